@@ -1,0 +1,3 @@
+"""Piles of pictures in, training-ready data sets out."""
+
+__version__ = "0.1.0"
