@@ -1,0 +1,228 @@
+"""The command line: knows recipes, knows nothing of pictures. Parses, calls one function, maps the end to an exit code."""
+
+import inspect
+import json
+import sys
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+from cyclopts import App, CycloptsError, Parameter
+
+from lightmill import __version__
+from lightmill.errors import LightmillError, UsageError
+from lightmill.recipes.registry import RECIPES, SUMMARIES, recipe_class
+
+if TYPE_CHECKING:
+    from lightmill.engine.journal import Row
+    from lightmill.engine.run import RunResult
+    from lightmill.recipes.base import Recipe
+
+INTRODUCTION = """Piles of pictures in, training-ready data sets out: fast, exact, and none lost.
+
+The same command again goes on where the last one ended."""
+
+
+def run_command_line(arguments: list[str]) -> int:
+    """Run one command; the exit code: 0 all well, 1 could not be done, 2 usage, 3 some items failed, 130 interrupted."""
+    debug = "--debug" in arguments
+    arguments = [argument for argument in arguments if argument != "--debug"]
+    try:
+        app = _app(arguments[0] if arguments else "")
+        code = app(arguments, exit_on_error=False, print_error=False, result_action="return_value")
+        return int(code or 0)
+    except CycloptsError as error:
+        return _complain(f"{_plain(str(error))} (lightmill {' '.join(arguments[:1])} --help lists the options)", 2)
+    except LightmillError as error:
+        if debug:
+            raise
+        return _complain(str(error), error.exit_code)
+
+
+def _complain(text: str, code: int) -> int:
+    line = "".join(letter if letter.isprintable() else repr(letter)[1:-1] for letter in text)
+    sys.stderr.write(f"lightmill: {line.encode('utf-8', 'backslashreplace').decode()}\n")
+    return code
+
+
+def _plain(text: str) -> str:
+    return " ".join(text.split())
+
+
+def _app(chosen: str) -> App:
+    """The commands; only the chosen one with its options, so that no other recipe is imported."""
+    app = App(name="lightmill", help=INTRODUCTION, version=__version__, version_flags=["--version"])
+    for name in RECIPES:
+        command = _recipe_command(name) if name == chosen else _stub(SUMMARIES[name])
+        app.command(command, name=name, sort_key=1, group="Recipes")
+    for function in (status, retry, report):
+        app.command(function, sort_key=2, group="Runs")
+    app.command(rigs, sort_key=3, group="More")
+    return app
+
+
+def _stub(summary: str) -> Callable[[], None]:
+    def command() -> None: ...
+
+    command.__doc__ = summary
+    return command
+
+
+# --- recipes ---------------------------------------------------------------------------------------------------------
+
+
+def _recipe_command(name: str) -> Callable[..., int]:
+    """A function whose parameters are the recipe's options, for cyclopts to parse; pydantic reads the values."""
+    recipe = recipe_class(name)
+
+    def command(**values: Any) -> int:
+        given = {field: value for field, value in values.items() if value is not None}
+        input, out = Path(given.pop("input")), Path(given.pop("out"))
+        options = _from_file(given.pop("config", None)) | given
+        return _finish(recipe.from_values(options).run(input, out))
+
+    parameters = [
+        _positional("input", recipe.input_help),
+        _positional("out", "The folder for everything that is made; a run in it is continued."),
+        *(_option(field, about) for field, about in recipe.model_fields.items()),
+        _parameter("config", str, "A YAML file with options (`fps: 2`); the command line goes before it.", "Common"),
+        _parameter("debug", bool, "Show tracebacks.", "Common"),
+    ]
+    command.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+    command.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
+    command.__doc__ = recipe.__doc__
+    return command
+
+
+def _positional(name: str, text: str) -> inspect.Parameter:
+    kind = inspect.Parameter.POSITIONAL_ONLY
+    return inspect.Parameter(name, kind, annotation=Annotated[str, Parameter(help=text, allow_leading_hyphen=True)])
+
+
+def _option(field: str, about: Any) -> inspect.Parameter:
+    from lightmill.recipes.base import Recipe
+
+    group = "Common" if field in Recipe.model_fields else "Options"
+    default = about.get_default(call_default_factory=True)
+    shown = default if isinstance(default, tuple | list) else str(default)
+    text = about.description or ""
+    if default not in (None, False, ()):
+        text = f"{text} [default: {','.join(map(str, shown)) if isinstance(shown, tuple | list) else shown}]"
+    return _parameter(field, bool if about.annotation is bool else str, text, group)
+
+
+def _parameter(name: str, kind: type, text: str, group: str) -> inspect.Parameter:
+    about = Parameter(help=text, show_default=False, group=group, negative=(), allow_leading_hyphen=kind is not bool)
+    annotation = Annotated[kind | None, about]  # type: ignore[valid-type]
+    return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=annotation)
+
+
+def _from_file(path: str | None) -> dict[str, Any]:
+    if path is None:
+        return {}
+    import yaml
+
+    try:
+        found = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise UsageError(f"--config {path}: {_plain(str(error))}") from error
+    if found is None:
+        return {}
+    if not isinstance(found, Mapping):
+        raise UsageError(f"--config {path}: it should hold options, one a line, as in `fps: 2`")
+    return {str(key).replace("-", "_"): value for key, value in found.items()}
+
+
+def _finish(result: "RunResult") -> int:
+    from lightmill.engine.progress import closing_lines
+
+    for line in closing_lines(result):
+        sys.stderr.write(f"{line}\n")
+    return result.exit_code
+
+
+# --- runs ------------------------------------------------------------------------------------------------------------
+
+
+def status(out: Path, /, *, as_json: Annotated[bool, Parameter(name="--json", negative=())] = False) -> int:
+    """Show how the run in OUT stands; works while it runs.
+
+    Parameters
+    ----------
+    out
+        The folder of the run.
+    as_json
+        Print JSON.
+    """
+    from lightmill.engine.journal import Journal
+    from lightmill.engine.progress import status_lines
+    from lightmill.engine.summary import status_json
+
+    with Journal.read(out) as journal:
+        found = status_json(journal)
+    sys.stdout.write(json.dumps(found, indent=2) + "\n" if as_json else "".join(f"{s}\n" for s in status_lines(found)))
+    return 0
+
+
+def retry(out: Path, /, *, only: str = "failed", threads: int | None = None, progress: str = "auto") -> int:
+    """Do failed items of the run in OUT again, and nothing else.
+
+    Parameters
+    ----------
+    out
+        The folder of the run.
+    only
+        Which: `failed`, `failed:STAGE` or `failed:STAGE:CLASS`, as `lightmill status` names them.
+    threads
+        CPU threads.
+    progress
+        auto, rich, json or none.
+    """
+    from lightmill.engine.journal import Journal
+
+    wanted = _retry_rule(only)
+    with Journal.read(out) as journal:
+        command = journal.recall("command")
+    if not command:
+        raise UsageError(f"the run in {out} says no command that could be given again")
+    recipe: Recipe = recipe_class(command["recipe"]).from_values(
+        command["options"] | {"progress": progress} | ({} if threads is None else {"threads": threads})
+    )
+    return _finish(recipe.run(Path(command["input"]), out, retry=wanted))
+
+
+def _retry_rule(only: str) -> "Callable[[Row], bool]":
+    kind, *rest = only.split(":", 2)
+    if kind != "failed":
+        raise UsageError(f"--only {only!r}: it is written failed, failed:STAGE or failed:STAGE:CLASS")
+    stage, error_class = (*rest, "", "")[:2]
+    return lambda row: stage in ("", row.stage) and error_class in ("", row.error_class)
+
+
+def report(out: Path, /) -> int:
+    """Write report.html of the run in OUT anew, and say where it is.
+
+    Parameters
+    ----------
+    out
+        The folder of the run.
+    """
+    from lightmill.engine.journal import Journal
+    from lightmill.engine.outputs import Outputs
+    from lightmill.engine.summary import SHEET, report_data, write_reports
+
+    with Journal.read(out) as journal:
+        write_reports(Outputs(out), report_data(journal, SHEET), whole=False)
+    sys.stdout.write(f"{out / 'report.html'}\n")
+    return 0
+
+
+# --- more ------------------------------------------------------------------------------------------------------------
+
+
+def rigs() -> int:
+    """List the rigs of split360, with the share of the sphere that each sees."""
+    from lightmill.recipes.split360 import rig_table
+
+    sys.stdout.write("".join(f"{line}\n" for line in rig_table()))
+    return 0

@@ -1,0 +1,361 @@
+"""What a run knows of its items: one SQLite file, written by whoever holds the run and by nobody else.
+
+Rows and the mark that they are done land in one transaction. `synchronous=NORMAL` with a write-ahead log survives the
+death of the process at any instant; a power cut may lose the last commits, never the consistency (`durable` waits for
+the disk at every commit).
+"""
+
+import json
+import os
+import sqlite3
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from lightmill.engine.items import ENDS, MADE, Json, Settled, Status
+from lightmill.errors import InputError, OutputError
+
+STATE = ".lightmill"
+_DONE = ", ".join(f"'{status}'" for status in sorted(ENDS))
+
+
+@dataclass(frozen=True, kw_only=True)
+class End:
+    """How one item ended."""
+
+    key: str
+    status: Status
+    stage: str = ""
+    error_class: str = ""
+    error: str = ""
+    outputs: Mapping[str, tuple[str, int]] = field(default_factory=dict)  # label -> (path relative to OUT, bytes)
+    meta: Mapping[str, Json] = field(default_factory=dict)
+    previews: tuple[tuple[str, bytes], ...] = ()
+    pixels: int = 0  # that were worked on, for the throughput; not kept
+
+
+@dataclass(frozen=True, kw_only=True)
+class Row:
+    """An item as the journal has it."""
+
+    key: str
+    position: int
+    number: int
+    status: Status
+    stage: str
+    error_class: str
+    error: str
+    outputs: dict[str, tuple[str, int]]
+    meta: dict[str, Json]
+
+    @property
+    def paths(self) -> dict[str, str]:
+        """Label -> path relative to OUT."""
+        return {label: path for label, (path, _) in self.outputs.items()}
+
+
+def _first_schema(db: sqlite3.Connection) -> None:
+    db.execute(
+        "CREATE TABLE items (key TEXT PRIMARY KEY, position INTEGER NOT NULL, number INTEGER NOT NULL, "
+        "status TEXT NOT NULL, attempts INTEGER NOT NULL DEFAULT 0, stage TEXT NOT NULL DEFAULT '', "
+        "error_class TEXT NOT NULL DEFAULT '', error TEXT NOT NULL DEFAULT '', "
+        "outputs TEXT NOT NULL DEFAULT '{}', meta TEXT NOT NULL DEFAULT '{}')"
+    )
+    db.execute("CREATE TABLE run (name TEXT PRIMARY KEY, value TEXT NOT NULL)")
+    db.execute("CREATE TABLE sessions (id INTEGER PRIMARY KEY, record TEXT NOT NULL)")
+    db.execute("CREATE TABLE warnings (text TEXT PRIMARY KEY)")
+    db.execute(
+        "CREATE TABLE previews (key TEXT, place INTEGER, label TEXT, jpeg BLOB, PRIMARY KEY (key, place)) WITHOUT ROWID"
+    )
+    db.execute("CREATE TABLE learnt (what TEXT PRIMARY KEY, size INTEGER NOT NULL)")
+
+
+_MIGRATIONS: tuple[Callable[[sqlite3.Connection], None], ...] = (_first_schema,)
+
+_COLUMNS = "key, position, number, status, stage, error_class, error, outputs, meta"
+
+
+class Journal:
+    """One open journal. Use it from one thread."""
+
+    def __init__(self, db: sqlite3.Connection, path: Path) -> None:
+        self._db = db
+        self.path = path
+
+    # --- opening -----------------------------------------------------------------------------------------------------
+
+    @classmethod
+    @contextmanager
+    def open(cls, out: Path, *, durable: bool = False) -> Iterator["Journal"]:
+        """The journal of the run in OUT, made where there is none. Raises OutputError where it cannot be written."""
+        path = out / STATE / "journal.db"
+        with _told(path):
+            db = sqlite3.connect(path, isolation_level=None, timeout=10)
+        try:
+            with _told(path):
+                db.execute("PRAGMA journal_mode=WAL")
+                db.execute(f"PRAGMA synchronous={'FULL' if durable else 'NORMAL'}")
+                db.execute("PRAGMA wal_autocheckpoint=256")
+                _migrate(db)
+            yield cls(db, path)
+        finally:
+            db.close()
+
+    @classmethod
+    @contextmanager
+    def read(cls, out: Path) -> Iterator["Journal"]:
+        """The journal of a run that may be at work, for reading. Raises InputError where there is none."""
+        path = out / STATE / "journal.db"
+        if not path.is_file():
+            raise InputError(f"{out} holds no run of lightmill: there is no {STATE}/journal.db in it")
+        db = sqlite3.connect(f"{path.resolve().as_uri()}?mode=ro", uri=True, isolation_level=None, timeout=10)
+        try:
+            yield cls(db, path)
+        except sqlite3.DatabaseError as error:
+            raise InputError(f"{path} cannot be read: {error}") from error
+        finally:
+            db.close()
+
+    # --- the run -----------------------------------------------------------------------------------------------------
+
+    def recall(self, name: str) -> Any:
+        """A fact about the run, or None."""
+        found = self._db.execute("SELECT value FROM run WHERE name = ?", (name,)).fetchone()
+        return json.loads(found[0]) if found else None
+
+    def remember(self, **facts: Json) -> None:
+        with self._atomic():
+            self._db.executemany(
+                "INSERT OR REPLACE INTO run VALUES (?, ?)", [(name, json.dumps(value)) for name, value in facts.items()]
+            )
+
+    # --- items -------------------------------------------------------------------------------------------------------
+
+    def register(self, keys: Iterable[str]) -> None:
+        """Make the journal's order that of `keys` (the source as it is now).
+
+        New keys are added as pending, with the next free numbers. Keys that the source no longer has stay behind the
+        one they followed when they ended, and are forgotten when they had not.
+        """
+        keys = list(keys)
+        with self._atomic():
+            known = [key for (key,) in self._db.execute("SELECT key FROM items ORDER BY position")]
+            if known == keys:
+                return
+            if known:
+                self._db.execute("CREATE TEMP TABLE now (key TEXT PRIMARY KEY)")
+                self._db.executemany("INSERT INTO now VALUES (?)", ((key,) for key in keys))
+                gone = f"key NOT IN (SELECT key FROM now) AND status NOT IN ({_DONE})"
+                self._db.execute(f"DELETE FROM items WHERE {gone}")
+                self._db.execute("DROP TABLE now")
+                known = [key for (key,) in self._db.execute("SELECT key FROM items ORDER BY position")]
+            (first_free,) = self._db.execute("SELECT coalesce(max(number) + 1, 0) FROM items").fetchone()
+            old, new_number = set(known), first_free
+            for position, key in enumerate(merged(known, keys)):
+                if key in old:
+                    self._db.execute("UPDATE items SET position = ? WHERE key = ?", (position, key))
+                else:
+                    self._add(key, position, new_number)
+                    new_number += 1
+
+    def _add(self, key: str, position: int, number: int) -> None:
+        self._db.execute(
+            "INSERT INTO items (key, position, number, status) VALUES (?, ?, ?, ?) "
+            "ON CONFLICT (key) DO UPDATE SET position = excluded.position",
+            (key, position, number, Status.PENDING),
+        )
+
+    def row(self, key: str) -> Row | None:
+        found = self._db.execute(f"SELECT {_COLUMNS} FROM items WHERE key = ?", (key,)).fetchone()
+        return _row(found) if found else None
+
+    def rows(self, *statuses: Status) -> Iterator[Row]:
+        """All items that ended (or stand as told), in the order of the source."""
+        wanted = ", ".join(f"'{status}'" for status in statuses) or _DONE
+        for found in self._db.execute(f"SELECT {_COLUMNS} FROM items WHERE status IN ({wanted}) ORDER BY position"):
+            yield _row(found)
+
+    def counts(self) -> dict[str, int]:
+        """Status -> how many."""
+        return dict(self._db.execute("SELECT status, count(*) FROM items GROUP BY status"))
+
+    def failure_classes(self) -> dict[str, int]:
+        """`stage:Class` -> how many failed so."""
+        return dict(
+            self._db.execute(
+                "SELECT stage || ':' || error_class AS what, count(*) FROM items WHERE status = ? "
+                "GROUP BY what ORDER BY count(*) DESC, what",
+                (Status.FAILED,),
+            )
+        )
+
+    def record(self, found: Iterable[tuple[str, int]], starts: Iterable[str], ends: Iterable[End]) -> None:
+        """In one transaction: items that a streaming source came to (key, position), that were started, that ended."""
+        with self._atomic():
+            for key, position in found:
+                self._add(key, position, position)
+            self._db.executemany(
+                "UPDATE items SET attempts = attempts + 1, status = ? WHERE key = ?",
+                [(Status.RUNNING, key) for key in starts],
+            )
+            for end in ends:
+                self._end(end)
+
+    def _end(self, end: End) -> None:
+        self._db.execute(
+            "UPDATE items SET status = ?, stage = ?, error_class = ?, error = ?, outputs = ?, meta = ? WHERE key = ?",
+            (end.status, end.stage, end.error_class, end.error, _text(end.outputs), _text(end.meta), end.key),
+        )
+        if end.previews:
+            self._db.execute("DELETE FROM previews WHERE key = ?", (end.key,))
+            self._db.executemany(
+                "INSERT INTO previews VALUES (?, ?, ?, ?)",
+                [(end.key, place, label, jpeg) for place, (label, jpeg) in enumerate(end.previews)],
+            )
+
+    def reopen(self, keys: Iterable[str]) -> None:
+        """Take items up again: their outputs are gone, or a retry was asked for."""
+        with self._atomic():
+            self._db.executemany(
+                "UPDATE items SET status = ?, stage = '', error_class = '', error = '' WHERE key = ?",
+                [(Status.PENDING, key) for key in keys],
+            )
+
+    def settled_prefix(self, holds: Callable[[str, int], bool]) -> Settled | None:
+        """The last item before which (itself included) everything has ended with its outputs in place."""
+        last: Settled | None = None
+        for found in self._db.execute(f"SELECT {_COLUMNS} FROM items ORDER BY position"):
+            row = _row(found)
+            if row.status not in ENDS or not outputs_hold(row, holds):
+                break
+            last = Settled(row.key, row.position, row.meta)
+        return last
+
+    def drop_unfinished(self) -> None:
+        """Forget items that a whole pass over the source did not meet again."""
+        with self._atomic():
+            self._db.execute(f"DELETE FROM items WHERE status NOT IN ({_DONE})")
+
+    # --- the rest ----------------------------------------------------------------------------------------------------
+
+    def add_session(self, record: Mapping[str, Json]) -> None:
+        with self._atomic():
+            self._db.execute("INSERT INTO sessions (record) VALUES (?)", (json.dumps(record),))
+
+    def sessions(self) -> list[dict[str, Any]]:
+        return [json.loads(record) for (record,) in self._db.execute("SELECT record FROM sessions ORDER BY id")]
+
+    def set_warnings(self, warnings: Iterable[str]) -> None:
+        with self._atomic():
+            self._db.executemany("INSERT OR IGNORE INTO warnings VALUES (?)", [(text,) for text in warnings])
+
+    def warnings(self) -> list[str]:
+        return [text for (text,) in self._db.execute("SELECT text FROM warnings ORDER BY rowid")]
+
+    def previews(self, most: int) -> list[tuple[str, list[tuple[str, bytes]]]]:
+        """The contact sheet: (key, [(label, JPEG), …]) in the order of the source, evenly spread."""
+        keys = [
+            key
+            for (key,) in self._db.execute(
+                "SELECT DISTINCT p.key FROM previews p JOIN items i ON i.key = p.key ORDER BY i.position"
+            )
+        ]
+        step = max(len(keys) / most, 1)
+        chosen = [keys[int(i * step)] for i in range(min(most, len(keys)))]
+        select = "SELECT label, jpeg FROM previews WHERE key = ? ORDER BY place"
+        return [(key, self._db.execute(select, (key,)).fetchall()) for key in chosen]
+
+    def learnt(self) -> dict[str, int]:
+        return dict(self._db.execute("SELECT what, size FROM learnt"))
+
+    def learn(self, sizes: Mapping[str, int]) -> None:
+        with self._atomic():
+            self._db.executemany("INSERT OR REPLACE INTO learnt VALUES (?, ?)", list(sizes.items()))
+
+    @contextmanager
+    def _atomic(self) -> Iterator[None]:
+        with _told(self.path), self._db:  # commits, or rolls back on anything, Ctrl-C included
+            self._db.execute("BEGIN IMMEDIATE")
+            yield
+
+
+def outputs_hold(row: Row, holds: Callable[[str, int], bool]) -> bool:
+    """Whether every file that the row names is there in its size."""
+    return row.status not in MADE or all(holds(path, size) for path, size in row.outputs.values())
+
+
+def merged(old: list[str], new: list[str]) -> Iterator[str]:
+    """`new`, with what only `old` has behind the key that it followed there.
+
+    >>> list(merged(["a", "b", "c"], ["a", "c", "d"]))
+    ['a', 'b', 'c', 'd']
+    """
+    kept, followers = set(new), dict[str | None, list[str]]()
+    anchor: str | None = None
+    for key in old:
+        if key in kept:
+            anchor = key
+        else:
+            followers.setdefault(anchor, []).append(key)
+    yield from followers.get(None, ())
+    for key in new:
+        yield key
+        yield from followers.get(key, ())
+
+
+def set_aside(out: Path) -> None:
+    """Move the journal of an earlier run into a folder of its own, for `--fresh`."""
+    state = out / STATE
+    if not (state / "journal.db").exists():
+        return
+    number = 1
+    while (place := state / f"before-{number}").exists():
+        number += 1
+    place.mkdir()
+    for name in ("journal.db-wal", "journal.db-shm", "journal.db"):  # the log first: a journal never loses its log
+        if (state / name).exists():
+            os.replace(state / name, place / name)
+
+
+def _migrate(db: sqlite3.Connection) -> None:
+    (version,) = db.execute("PRAGMA user_version").fetchone()
+    if version > len(_MIGRATIONS):
+        raise OutputError("this run was made by a newer lightmill: update lightmill, or choose another OUT")
+    for number, migration in enumerate(_MIGRATIONS[version:], version + 1):
+        with db:
+            db.execute("BEGIN IMMEDIATE")
+            migration(db)
+            db.execute(f"PRAGMA user_version = {number}")
+
+
+@contextmanager
+def _told(path: Path) -> Iterator[None]:
+    """SQLite's errors in words that say what to do."""
+    try:
+        yield
+    except sqlite3.DatabaseError as error:
+        full = "full" in str(error) or getattr(error, "sqlite_errorname", "") in ("SQLITE_FULL", "SQLITE_IOERR_WRITE")
+        what = "the disk is full" if full else str(error)
+        hint = "make room and give the same command again" if full else "choose another OUT, or use --fresh"
+        raise OutputError(f"{what}: cannot write {path}; {hint}") from error
+
+
+def _row(found: tuple[Any, ...]) -> Row:
+    key, position, number, status, stage, error_class, error, outputs, meta = found
+    return Row(
+        key=key,
+        position=position,
+        number=number,
+        status=Status(status),
+        stage=stage,
+        error_class=error_class,
+        error=error,
+        outputs={label: (path, size) for label, (path, size) in json.loads(outputs).items()},
+        meta=json.loads(meta),
+    )
+
+
+def _text(value: object) -> str:
+    return json.dumps(value, ensure_ascii=False, separators=(",", ":"))

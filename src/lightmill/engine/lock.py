@@ -1,0 +1,57 @@
+"""One run at a time in one OUT."""
+
+import os
+from contextlib import suppress
+from pathlib import Path
+from typing import IO, Self
+
+from lightmill.engine.outputs import writing
+from lightmill.errors import OutputError
+
+
+class RunLock:
+    """Held while a run works in OUT; the operating system lets go of it however the process ends."""
+
+    def __init__(self, state: Path) -> None:
+        self._path = state / "lock"
+        self._file: IO[str] | None = None
+
+    def __enter__(self) -> Self:
+        try:
+            with writing(self._path):
+                self._path.parent.mkdir(parents=True, exist_ok=True)
+                self._file = open(self._path, "a+", encoding="utf-8")  # noqa: SIM115 (closed in __exit__)
+        except OSError as error:
+            raise OutputError(f"cannot write to OUT: {error.strerror}: {error.filename}; choose another OUT") from error
+        try:
+            _lock(self._file)
+        except OSError:
+            self._file.seek(0)
+            holder = self._file.read().strip()
+            self._file.close()
+            raise OutputError(
+                f"another run is already at work in {self._path.parent.parent}"
+                + (f" (process {holder})" if holder else "")
+                + "; wait for it, or choose another OUT"
+            ) from None
+        with suppress(OSError):  # the number only helps the message above; on a full disk it is left out
+            self._file.truncate(0)
+            self._file.write(f"{os.getpid()}\n")
+            self._file.flush()
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        if self._file:
+            self._file.close()
+
+
+def _lock(file: IO[str]) -> None:
+    try:
+        import fcntl
+    except ImportError:  # Windows
+        import msvcrt
+
+        file.seek(0)
+        msvcrt.locking(file.fileno(), msvcrt.LK_NBLCK, 1)  # type: ignore[attr-defined]
+        return
+    fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)

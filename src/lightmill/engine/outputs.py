@@ -1,0 +1,167 @@
+"""Files that appear under their final name only when they are complete."""
+
+import errno
+import os
+import re
+import threading
+from collections.abc import Callable, Iterator
+from hashlib import blake2b
+from pathlib import Path
+
+from lightmill.errors import OutputError
+
+_TEMPORARY = re.compile(r"\.lm-[0-9a-f]{16}\.tmp")
+_FATAL = {
+    errno.ENOSPC: "the disk is full",
+    errno.EDQUOT: "the disk quota is used up",
+    errno.EROFS: "the file system is read-only",
+    errno.EIO: "the disk reports an input/output error",
+}
+
+
+class Outputs:
+    """Writes below one folder. Thread-safe. `durable` has files and folders on the disk before they count as written."""
+
+    def __init__(self, root: Path, *, durable: bool = False) -> None:
+        self.root = root
+        self.durable = durable
+        self._folders: set[str] = set()
+        self._lock = threading.Lock()
+
+    def write(self, path: str, data: bytes) -> int:
+        """Write `data` at `path` (relative, posix) and return its size.
+
+        Raises OutputError where no file can be written any more (disk full, read-only); OSError where this one cannot.
+        """
+        folder, _, name = path.rpartition("/")
+        self._make_folder(folder)
+        target = os.path.join(self.root, path)
+        temporary = os.path.join(self.root, folder, temporary_name(name))
+        with writing(target):
+            try:
+                _write_file(temporary, data, durable=self.durable)
+                os.replace(temporary, target)
+            except BaseException:
+                _remove(temporary)
+                raise
+            if self.durable:
+                _sync_folder(os.path.join(self.root, folder))
+        return len(data)
+
+    def write_if_changed(self, path: str, chunks: Iterator[bytes]) -> bool:
+        """Write what the chunks make up, unless the file holds just that. Returns whether it was written."""
+        folder, _, name = path.rpartition("/")
+        self._make_folder(folder)
+        target = os.path.join(self.root, path)
+        temporary = os.path.join(self.root, folder, temporary_name(name))
+        with writing(target):
+            try:
+                with open(temporary, "wb") as file:
+                    for chunk in chunks:
+                        file.write(chunk)
+                    file.flush()
+                    if self.durable:
+                        os.fsync(file.fileno())
+                if same_content(temporary, target):
+                    os.remove(temporary)
+                    return False
+                os.replace(temporary, target)
+            except BaseException:
+                _remove(temporary)
+                raise
+        return True
+
+    def holds(self, path: str, size: int) -> bool:
+        """Whether the file is there with that size."""
+        try:
+            return os.stat(os.path.join(self.root, path)).st_size == size
+        except OSError:
+            return False
+
+    def discard(self, path: str) -> None:
+        """Remove a file of an item that did not come to its end."""
+        _remove(os.path.join(self.root, path))
+
+    def remove_temporaries(self) -> int:
+        """Remove what a killed run left half-written. Only for the one run that holds the lock."""
+        removed = 0
+        for folder, _, names in os.walk(self.root):
+            for name in names:
+                if _TEMPORARY.fullmatch(name):
+                    _remove(os.path.join(folder, name))
+                    removed += 1
+        return removed
+
+    def _make_folder(self, folder: str) -> None:
+        if folder in self._folders:
+            return
+        path = os.path.join(self.root, folder)
+        with writing(path):
+            os.makedirs(path, exist_ok=True)
+        with self._lock:
+            self._folders.add(folder)
+
+
+class writing:  # noqa: N801 (reads as a statement: with writing(path))
+    """Turns errors that no other file would escape into an OutputError which says what to do."""
+
+    def __init__(self, path: str | Path) -> None:
+        self._path = path
+
+    def __enter__(self) -> None:
+        return None
+
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
+        if isinstance(error, OSError) and error.errno in _FATAL:
+            raise OutputError(
+                f"{_FATAL[error.errno]}: cannot write {os.fspath(self._path)}; "
+                "make room (or choose another OUT) and give the same command again: what is done is kept"
+            ) from error
+
+
+def temporary_name(name: str) -> str:
+    """The hidden name under which a file grows: short, and the same in every run, so that a rerun replaces it."""
+    return f".lm-{blake2b(name.encode(), digest_size=8).hexdigest()}.tmp"
+
+
+def same_content(one: str, other: str) -> bool:
+    """Whether both files exist and hold the same bytes."""
+    try:
+        if os.stat(one).st_size != os.stat(other).st_size:
+            return False
+        with open(one, "rb") as a, open(other, "rb") as b:
+            return all(left == b.read(1 << 20) for left in _pieces(a.read))
+    except OSError:
+        return False
+
+
+def _pieces(read: "Callable[[int], bytes]") -> Iterator[bytes]:
+    while piece := read(1 << 20):
+        yield piece
+
+
+def _write_file(path: str, data: bytes, *, durable: bool) -> None:
+    handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | getattr(os, "O_BINARY", 0), 0o666)
+    try:
+        view = memoryview(data)
+        while view:
+            view = view[os.write(handle, view) :]
+        if durable:
+            os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def _sync_folder(path: str) -> None:
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def _remove(path: str) -> None:
+    try:
+        os.remove(path)
+    except OSError:
+        pass  # never made, or the disk is gone: the next run looks again

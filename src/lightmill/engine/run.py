@@ -1,0 +1,525 @@
+"""One run: what is left to do, doing it, and writing down what came of it.
+
+The driver owns the journal, the lock and the signals; the executor owns threads and pictures. What happens to items
+reaches the driver as events, is committed about per item, and the manifest is written last.
+"""
+
+import os
+import queue
+import signal
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import dataclass, field
+from itertools import islice
+from pathlib import Path
+from typing import Literal
+
+from lightmill.engine.batching import LearntSizes
+from lightmill.engine.buffers import free_memory_bytes
+from lightmill.engine.executor import Event, Executor, Started
+from lightmill.engine.items import ENDS, Item, Json, Settled, Source, Status
+from lightmill.engine.journal import End, Journal, Row, outputs_hold, set_aside
+from lightmill.engine.lock import RunLock
+from lightmill.engine.manifest import write_manifests
+from lightmill.engine.naming import Naming, plan_names, printable
+from lightmill.engine.outputs import Outputs
+from lightmill.engine.pipeline import Pipeline
+from lightmill.engine.progress import Progress, Snapshot, open_progress
+from lightmill.engine.record import QueueFill, Session
+from lightmill.engine.summary import SHEET, report_data, write_reports
+from lightmill.engine.trace import Trace
+from lightmill.errors import ChangedConfig, InputError, LightmillError, OutputError, TooManyFailures
+from lightmill.types import Budget
+
+STATE_FOLDER = ".lightmill"
+
+_COMMIT_MOST = 32  # events in one transaction
+_TICK_S = 0.1
+
+Outcome = Literal["finished", "interrupted", "stopped"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunOptions:
+    """How to run: nothing here changes what comes out, so nothing here is part of the config that a resume compares."""
+
+    limit: int | None = None
+    threads: int = 0  # 0: as many as this process may use
+    naming: Naming = Naming.KEY
+    fresh: bool = False
+    durable: bool = False
+    max_failures: Budget | None = None
+    memory_bytes: int | None = None  # default: half of what is free
+    progress: Literal["auto", "rich", "json", "none"] = "auto"
+    trace: Path | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Job:
+    """What a recipe hands to the engine."""
+
+    recipe: str
+    version: str
+    config: Mapping[str, Json]  # everything that decides what comes out, the content of named files included
+    command: Mapping[str, Json]  # what `retry` needs to make this job again
+    source: Source
+    out: Path
+    pipeline: Pipeline
+    device: str = "cpu"
+    begin: Callable[[Outputs], None] = lambda _: None  # files that are there before the first item
+    export: Callable[[Outputs, Journal], list[str]] = lambda *_: []  # files made from all items; their names
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunResult:
+    """How a run ended."""
+
+    out: Path
+    outcome: Outcome
+    counts: Mapping[str, int]
+    wall_s: float
+    manifest: Path
+    report: Path
+    warnings: tuple[str, ...] = ()
+
+    @property
+    def ok(self) -> int:
+        return self.counts.get(Status.OK, 0)
+
+    @property
+    def recovered(self) -> int:
+        return self.counts.get(Status.RECOVERED, 0)
+
+    @property
+    def filtered(self) -> int:
+        return self.counts.get(Status.FILTERED, 0)
+
+    @property
+    def failed(self) -> int:
+        return self.counts.get(Status.FAILED, 0)
+
+    @property
+    def exit_code(self) -> int:
+        """0 all ok, recovered or filtered; 3 some failed; 130 interrupted."""
+        if self.outcome == "interrupted":
+            return 130
+        return 3 if self.failed else 0
+
+
+@dataclass(frozen=True)
+class Found:
+    """A streaming source came to an item that nobody had listed."""
+
+    key: str
+    position: int
+
+
+@dataclass
+class _Plan:
+    """What is left to do."""
+
+    items: Iterator[Item]  # those to do, named and numbered
+    total: int | None  # in the source
+    done_before: int
+    left: int | None
+
+
+def run(job: Job, options: RunOptions, *, retry: Callable[[Row], bool] | None = None) -> RunResult:
+    """Do what is left of a job, and write its manifest and reports.
+
+    `retry` takes failed items up again: those for which it is true, and only them.
+    Raises the RunErrors of errors.py; what was done until then is kept, and the same call goes on from there.
+    """
+    outputs = Outputs(job.out, durable=options.durable)
+    with ExitStack() as stack:
+        stack.enter_context(RunLock(job.out / STATE_FOLDER))
+        if options.fresh:
+            set_aside(job.out)
+        keys = _keys(job, options)
+        name_of = plan_names(keys or (), options.naming)
+        journal = stack.enter_context(Journal.open(job.out, durable=options.durable))
+        _compare(journal, job)
+        driver = _Driver(job, options, journal, outputs)
+        return driver.drive(keys, name_of, retry)
+
+
+def _keys(job: Job, options: RunOptions) -> list[str] | None:
+    """All keys of a source that can list them; None for one that streams."""
+    if job.source.streams:
+        return None
+    keys = [item.key for item in islice(job.source.items(), options.limit)]
+    if not keys:
+        raise InputError(f"there is nothing in {job.source.described}")
+    return keys
+
+
+def _compare(journal: Journal, job: Job) -> None:
+    """Refuse to mix the outputs of two configs in one OUT."""
+    before = journal.recall("config")
+    if before is not None:
+        now: dict[str, Json] = {"recipe": job.recipe, **job.config}
+        was = {"recipe": journal.recall("recipe"), **before}
+        changed = [_change(name, was.get(name), now.get(name)) for name in {**was, **now} if was.get(name) != now.get(name)]
+        if changed:
+            raise ChangedConfig(
+                f"{job.out} holds a run with other options: {'; '.join(changed)}. "
+                "Choose another OUT, or start anew with --fresh (it deletes nothing)"
+            )
+    journal.remember(
+        recipe=job.recipe, version=job.version, config=dict(job.config), command=dict(job.command), source=job.source.described
+    )
+
+
+def _change(name: str, was: Json, now: Json) -> str:
+    texts = ["not given" if value is None else str(value) for value in (was, now)]
+    if any(isinstance(value, dict | list) for value in (was, now)) or max(map(len, texts)) > 60:
+        return f"the content of {name} has changed"
+    return f"{name} was {texts[0]}, now {texts[1]}"
+
+
+@dataclass
+class _Tally:
+    """What a session counts while it runs."""
+
+    counts: dict[str, int]
+    ended: int = 0
+    failed: int = 0
+    pixels: int = 0
+    failures: dict[str, int] = field(default_factory=dict)
+    series: list[tuple[float, int, int]] = field(default_factory=list)
+
+    def take(self, end: End) -> None:
+        self.counts[end.status] = self.counts.get(end.status, 0) + 1
+        self.ended += 1
+        self.pixels += end.pixels
+        if end.status is Status.FAILED:
+            self.failed += 1
+            what = f"{end.stage}:{end.error_class}"
+            self.failures[what] = self.failures.get(what, 0) + 1
+
+
+class _Driver:
+    def __init__(self, job: Job, options: RunOptions, journal: Journal, outputs: Outputs) -> None:
+        self._job = job
+        self._options = options
+        self._journal = journal
+        self._outputs = outputs
+        self._threads = options.threads or _usable_cores()
+        # what is finished and not yet in the journal is done again after a kill: the bound keeps that small
+        self._events: queue.Queue[Event | Found | None] = queue.Queue(maxsize=max(2 * self._threads, 4))
+        self._trace = Trace() if options.trace else None
+        self._interrupted = False
+        self._began_unix_s = time.time()
+        self._began = time.perf_counter()
+
+    # --- the run -----------------------------------------------------------------------------------------------------
+
+    def drive(
+        self, keys: list[str] | None, name_of: Callable[[str, int], str], retry: Callable[[Row], bool] | None
+    ) -> RunResult:
+        if self._journal.recall("clean") is not True:
+            self._outputs.remove_temporaries()
+        self._journal.remember(clean=False)
+        plan = self._plan(keys, name_of, retry)
+        self._job.begin(self._outputs)
+        self._tally = _Tally({str(s): n for s, n in self._journal.counts().items() if s in ENDS})
+        self._plan_now = plan
+        progress = open_progress(self._options.progress, sys.stderr)
+        executor = self._executor(plan)
+        outcome: Outcome = "finished"
+        if plan.left != 0:
+            outcome = self._work(executor, plan, progress)
+        return self._finish(executor, outcome, whole=retry is None and self._options.limit is None)
+
+    def _plan(self, keys: list[str] | None, name_of: Callable[[str, int], str], retry: Callable[[Row], bool] | None) -> _Plan:
+        if keys is not None:
+            self._journal.register(keys)
+        present = None if keys is None else set(keys)
+        settled, again, numbers = set[str](), list[str](), dict[str, int]()
+        for row in self._journal.rows(*Status):
+            if present is not None and row.key not in present:
+                continue
+            if row.number != row.position:
+                numbers[row.key] = row.number
+            if (retry and row.status is Status.FAILED and retry(row)) or not outputs_hold(row, self._outputs.holds):
+                again.append(row.key)
+            elif row.status in ENDS:
+                settled.add(row.key)
+        if again:
+            self._journal.reopen(again)
+        wanted = set(again) if retry else None
+        if keys is None:
+            return self._streamed(name_of, settled, wanted)
+        todo = [i for i, key in enumerate(keys) if (key in wanted if wanted is not None else key not in settled)]
+        items = self._listed(set(todo), len(todo), name_of, numbers)
+        return _Plan(items, len(keys), len(keys) - len(todo), len(todo))
+
+    def _listed(
+        self, todo: set[int], count: int, name_of: Callable[[str, int], str], numbers: Mapping[str, int]
+    ) -> Iterator[Item]:
+        """The items to do, of a source that lists. Runs in the executor's feeding thread."""
+        for position, item in enumerate(self._job.source.items()):
+            if count == 0:
+                return
+            if position not in todo:
+                continue
+            count -= 1
+            item.position = position
+            item.number = numbers.get(item.key, position)
+            item.name = name_of(item.key, item.number)
+            yield item
+
+    def _streamed(self, name_of: Callable[[str, int], str], settled: set[str], wanted: set[str] | None) -> _Plan:
+        after = self._journal.settled_prefix(self._outputs.holds)
+        estimate = self._job.source.estimated_count()
+        if self._options.limit is not None:
+            estimate = min(estimate, self._options.limit) if estimate is not None else self._options.limit
+        items = self._stream(after, name_of, settled, wanted)
+        left = None if estimate is None else max(estimate - len(settled), 1)
+        return _Plan(items, estimate, len(settled), left)
+
+    def _stream(
+        self, after: Settled | None, name_of: Callable[[str, int], str], settled: set[str], wanted: set[str] | None
+    ) -> Iterator[Item]:
+        """The items to do, of a source that streams. Runs in the executor's feeding thread."""
+        first = 0 if after is None else after.position + 1
+        source = self._job.source.items(after)
+        if self._options.limit is not None:
+            source = islice(source, max(self._options.limit - first, 0))
+        for position, item in enumerate(source, first):
+            if item.key in settled or (wanted is not None and item.key not in wanted):
+                continue
+            self._events.put(Found(item.key, position))
+            item.position = item.number = position
+            item.name = name_of(item.key, position)
+            yield item
+
+    def _executor(self, plan: _Plan) -> Executor:
+        chosen = _spread(plan.total)
+        return Executor(
+            self._job.pipeline,
+            outputs=self._outputs,
+            threads=self._threads,
+            memory_bytes=self._options.memory_bytes or free_memory_bytes() // 2,
+            emit=self._events.put,
+            sampled=lambda item: item.position in chosen,
+            device=self._job.device,
+            learnt=LearntSizes(self._journal.learnt()),
+            trace=self._trace,
+        )
+
+    def _work(self, executor: Executor, plan: _Plan, progress: Progress) -> Outcome:
+        def work() -> None:
+            try:
+                executor.run(plan.items)
+            except BaseException as error:
+                executor.fail(error)
+            finally:
+                self._events.put(None)
+
+        progress.start(f"{self._job.recipe}: {self._job.source.described}")
+        worker = threading.Thread(target=work, name="feeder", daemon=True)
+        outcome: Outcome = "stopped"
+        snapshot = None
+        with self._polite(executor, progress):
+            worker.start()
+            try:
+                for full in self._pump(executor):
+                    snapshot = self._snapshot(executor, full)
+                    progress.update(snapshot)
+            except BaseException as error:
+                executor.fail(error)
+                self._let_go(worker)
+                raise
+            finally:
+                worker.join()
+                if executor.fatal is None:
+                    outcome = "interrupted" if self._interrupted else "finished"
+                progress.finish(self._snapshot(executor, None), outcome)
+                self._close_session(executor, outcome)
+        if executor.fatal is not None:
+            raise executor.fatal
+        return outcome
+
+    def _let_go(self, worker: threading.Thread) -> None:
+        """Take events until the executor is through, so that no thread waits for ever to tell one."""
+        while worker.is_alive() or not self._events.empty():
+            with suppress(queue.Empty):
+                self._events.get(timeout=_TICK_S)
+
+    def _pump(self, executor: Executor) -> Iterator[str | None]:
+        """Events into the journal until the last; yields at every tick the name of a queue that is full."""
+        next_tick = time.perf_counter()
+        going = True
+        while going:
+            batch: list[Event | Found | None] = []
+            with suppress(queue.Empty):
+                batch.append(self._events.get(timeout=_TICK_S))
+                while len(batch) < _COMMIT_MOST:
+                    batch.append(self._events.get_nowait())
+            going = None not in batch
+            self._record(batch, executor)
+            now = time.perf_counter()
+            if now >= next_tick:
+                next_tick = now + _TICK_S
+                self._tally.series.append((now - self._began, self._tally.ended, self._tally.pixels))
+                yield executor.sample_queues()
+
+    def _record(self, batch: Iterable[Event | Found | None], executor: Executor) -> None:
+        found = [(event.key, event.position) for event in batch if isinstance(event, Found)]
+        starts = [event.key for event in batch if isinstance(event, Started)]
+        ends = [event for event in batch if isinstance(event, End)]
+        if not (found or starts or ends) or isinstance(executor.fatal, OutputError):
+            return  # on a full disk the journal stays as it was: consistent, and the rest is done again
+        try:
+            self._journal.record(found, starts, ends)
+        except OutputError as error:
+            executor.fail(error)
+            return
+        for end in ends:
+            self._tally.take(end)
+        if ends:
+            self._check_budget(executor)
+
+    def _check_budget(self, executor: Executor) -> None:
+        budget, tally = self._options.max_failures, self._tally
+        if budget is None or budget.allows(tally.failed, tally.ended, self._plan_now.left) or executor.fatal:
+            return
+        worst = max(tally.failures, key=lambda what: tally.failures[what])
+        executor.fail(
+            TooManyFailures(
+                f"{tally.failed} of {tally.ended} items failed, more than --max-failures {budget} allows; most of them as "
+                f"{worst}. What is done is kept: `lightmill report {self._job.out}` lists the reasons"
+            )
+        )
+
+    # --- signals -----------------------------------------------------------------------------------------------------
+
+    @contextmanager
+    def _polite(self, executor: Executor, progress: Progress) -> Iterator[None]:
+        """The first Ctrl-C (or SIGTERM) finishes what is under way, the second ends at once."""
+        if threading.current_thread() is not threading.main_thread():
+            yield
+            return
+
+        def handle(_: int, __: object) -> None:
+            if self._interrupted:
+                sys.stderr.write("\x1b[?25h\n" if sys.stderr.isatty() else "\n")
+                os._exit(130)
+            self._interrupted = True
+            executor.stop()
+            progress.say("stopping: what is under way is being finished; press Ctrl-C again to stop at once")
+
+        before = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)}
+        try:
+            yield
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
+
+    # --- the end -----------------------------------------------------------------------------------------------------
+
+    def _close_session(self, executor: Executor, outcome: Outcome) -> None:
+        wall_s = time.perf_counter() - self._began
+        session = Session(
+            started_unix_s=self._began_unix_s,
+            wall_s=wall_s,
+            outcome=outcome,
+            reason="" if executor.fatal is None else str(executor.fatal),
+            threads=self._threads,
+            device=self._job.device,
+            version=self._job.version,
+            ended=self._tally.ended,
+            pixels=self._tally.pixels,
+            stages=executor.stage_times(),
+            queues=[
+                QueueFill(q.name, q.capacity_bytes, q.sum_share / max(q.samples, 1), q.full / max(q.samples, 1))
+                for q in executor.queues
+            ],
+            series=_thinned(self._tally.series),
+            source_wait_s=executor.source_wait_share * wall_s,
+            peak_rss_bytes=_peak_rss_bytes(),
+        )
+        if isinstance(executor.fatal, OutputError):
+            return  # nothing can be written any more
+        self._journal.add_session(session.to_json())
+        self._journal.learn(executor.learnt.sizes)
+        self._journal.set_warnings(self._job.source.warnings)
+        if self._trace and self._options.trace:
+            self._options.trace.parent.mkdir(parents=True, exist_ok=True)
+            self._options.trace.write_text(self._trace.to_json(), encoding="utf-8")
+
+    def _finish(self, executor: Executor, outcome: Outcome, *, whole: bool) -> RunResult:
+        journal, outputs = self._journal, self._outputs
+        exports: list[str] = []
+        if outcome == "finished":
+            if whole:
+                journal.drop_unfinished()
+            exports = self._job.export(outputs, journal)
+            journal.remember(exports=exports)
+            write_manifests(outputs, journal.rows)
+        data = report_data(journal, SHEET)
+        write_reports(outputs, data, whole=outcome == "finished")
+        journal.remember(clean=True)
+        return RunResult(
+            out=self._job.out,
+            outcome=outcome,
+            counts=journal.counts(),
+            wall_s=time.perf_counter() - self._began,
+            manifest=self._job.out / "manifest.csv",
+            report=self._job.out / "report.html",
+            warnings=tuple(journal.warnings()),
+        )
+
+    def _snapshot(self, executor: Executor, full: str | None) -> Snapshot:
+        tally, elapsed = self._tally, time.perf_counter() - self._began
+        rate = tally.ended / elapsed if elapsed > 0 else 0.0
+        left = None if self._plan_now.left is None else max(self._plan_now.left - tally.ended, 0)
+        times = executor.stage_times()
+        return Snapshot(
+            elapsed_s=elapsed,
+            total=self._plan_now.total,
+            ended=tally.ended,
+            done_before=self._plan_now.done_before,
+            counts=dict(tally.counts),
+            items_per_s=rate,
+            pixels_per_s=tally.pixels / elapsed if elapsed > 0 else 0.0,
+            eta_s=left / rate if rate > 0 and left is not None else None,
+            failures=dict(tally.failures),
+            busy=[(t.name, t.busy_s / (elapsed * (1 if t.segment == "device" else self._threads))) for t in times],
+            full_queue=full,
+            note=None,
+        )
+
+
+def _usable_cores() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def _spread(total: int | None) -> set[int]:
+    """Positions for the contact sheet: evenly spread where the total is known, else the first."""
+    if total is None or total <= SHEET:
+        return set(range(SHEET))
+    return {round(i * (total - 1) / (SHEET - 1)) for i in range(SHEET)}
+
+
+def _thinned(series: list[tuple[float, int, int]], most: int = 600) -> list[tuple[float, int, int]]:
+    step = max(len(series) // most, 1)
+    return series[::step] + (series[-1:] if len(series) % step != 1 and step > 1 else [])
+
+
+def _peak_rss_bytes() -> int:
+    try:
+        import resource
+    except ImportError:  # Windows
+        return 0
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024
+
+
+def describe_error(error: LightmillError) -> str:
+    """One message for a terminal."""
+    return printable(str(error))

@@ -1,0 +1,1 @@
+"""One file a workload: its options, and the pipeline that they mean."""

@@ -1,0 +1,161 @@
+"""What every recipe has: the common options, and the way from options to a run.
+
+A recipe's options are one pydantic model. The command line, the YAML file, the Python call, the table in the docs and the
+config that the journal compares all come from it.
+"""
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Self
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer, ValidationError, field_validator
+
+from lightmill import __version__
+from lightmill.engine.items import Json
+from lightmill.engine.naming import Naming
+from lightmill.errors import UsageError
+from lightmill.types import Budget, Size, parse_bytes
+
+if TYPE_CHECKING:
+    from lightmill.engine.journal import Row
+    from lightmill.engine.run import Job, RunOptions, RunResult
+    from lightmill.sources import SourceOptions
+
+ARCHIVE_LIMIT_HELP = "Limits of a ZIP, as in size=4GB,count=2000000,ratio=500."
+
+
+def _parsed(parse: Callable[[str], Any]) -> BeforeValidator:
+    return BeforeValidator(lambda value: parse(value) if isinstance(value, str) else value)
+
+
+SizeOption = Annotated[Size, _parsed(Size.parse), PlainSerializer(str)]
+BudgetOption = Annotated[Budget, _parsed(Budget.parse), PlainSerializer(str)]
+BytesOption = Annotated[int, _parsed(parse_bytes), Field(gt=0)]
+
+
+def run_only(default: Any, **more: Any) -> Any:
+    """A field that says how to run, not what comes out: a resume does not compare it."""
+    return Field(default, json_schema_extra={"run_only": True}, **more)
+
+
+class Recipe(BaseModel):
+    """The options that every recipe has."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", arbitrary_types_allowed=True)
+
+    name: ClassVar[str]  # on the command line
+    table_suffix: ClassVar[str] = "outputs"  # `<table>_with_<suffix>.csv`
+    input_help: ClassVar[str] = "A folder of pictures, one picture, a table (.csv, .parquet), a .zip, or a video."
+
+    naming: Naming = Field(
+        Naming.KEY, description="Output names: from the key (folders kept), its stem (folders dropped), or the row number."
+    )
+    absolute_paths: bool = Field(False, description="Write output_image_path in full instead of relative to OUT.")
+    limit: int | None = run_only(None, ge=1, description="Only the first N items.")
+    threads: int = run_only(0, ge=0, description="CPU threads (0: every core this process may use).")
+    memory: BytesOption | None = run_only(
+        None, description="Memory for pictures under way, as in 8GB (default: half of what is free)."
+    )
+    fresh: bool = run_only(False, description="Start anew in an OUT that holds another run; deletes nothing.")
+    durable: bool = run_only(False, description="Wait for the disk at every file (fsync): survives power cuts, slower.")
+    max_failures: BudgetOption | None = run_only(None, description="Stop when more items than this fail: 20, or 5%.")
+    max_pixels: int = run_only(400_000_000, ge=1, description="Largest picture to decode, in pixels; a guard against bombs.")
+    zip_limit: str | None = run_only(None, description=ARCHIVE_LIMIT_HELP)
+    progress: Literal["auto", "rich", "json", "none"] = run_only(
+        "auto", description="Live display on a terminal, JSON lines otherwise (auto)."
+    )
+    trace: Path | None = run_only(None, description="Write a Chrome trace of every stage of every item to this file.")
+
+    @classmethod
+    def from_values(cls, values: Mapping[str, Any]) -> Self:
+        """The options from texts or values. Raises UsageError naming the option, what it got and what it takes."""
+        try:
+            return cls.model_validate(dict(values))
+        except ValidationError as error:
+            raise UsageError("; ".join(_problem(cls, problem) for problem in error.errors())) from None
+
+    # --- to be given by a recipe -------------------------------------------------------------------------------------
+
+    def job(self, input: Path, out: Path) -> "Job":
+        """The work that these options mean. Raises UsageError and InputError before anything is written."""
+        raise NotImplementedError(f"{type(self).__name__} does not say what its work is")
+
+    # --- what all share ----------------------------------------------------------------------------------------------
+
+    def run(self, input: Path | str, out: Path | str, *, retry: "Callable[[Row], bool] | None" = None) -> "RunResult":
+        """Do the work, or what is left of it."""
+        from lightmill.engine.run import run
+
+        return run(self.job(Path(input), Path(out)), self.run_options(), retry=retry)
+
+    @staticmethod
+    def version() -> str:
+        return __version__
+
+    def config(self, input: Path) -> dict[str, Json]:
+        """What decides the outputs: every option but the run-only ones, and the INPUT."""
+        chosen = {name for name, field in type(self).model_fields.items() if not is_run_only(field)}
+        return {"input": str(input.resolve()), **self.model_dump(mode="json", include=chosen)}
+
+    def command(self, input: Path) -> dict[str, Json]:
+        """What `lightmill retry` needs to do this again from anywhere."""
+        unset = {"fresh", "limit", "progress", "trace"}
+        options = self.model_dump(mode="json", exclude_defaults=True, exclude=unset)
+        return {"recipe": self.name, "input": str(input.resolve()), "options": options}
+
+    def run_options(self) -> "RunOptions":
+        from lightmill.engine.run import RunOptions
+
+        return RunOptions(
+            limit=self.limit,
+            threads=self.threads,
+            naming=self.naming,
+            fresh=self.fresh,
+            durable=self.durable,
+            max_failures=self.max_failures,
+            memory_bytes=self.memory,
+            progress=self.progress,
+            trace=self.trace,
+        )
+
+    def source_options(self, out: Path, **more: Any) -> "SourceOptions":
+        from lightmill.sources import SourceOptions, ZipLimit
+
+        try:
+            zip_limit = ZipLimit.parse(self.zip_limit) if self.zip_limit else ZipLimit()
+        except ValueError as error:
+            raise UsageError(f"--zip-limit: {error}") from None
+        return SourceOptions(exclude=out, zip_limit=zip_limit, **more)
+
+
+def is_run_only(field: Any) -> bool:
+    """Whether a field says how to run, not what comes out."""
+    return bool((field.json_schema_extra or {}).get("run_only"))
+
+
+def option_name(field: str) -> str:
+    """The field as it is written on the command line."""
+    return "--" + field.replace("_", "-")
+
+
+def _problem(recipe: type[Recipe], problem: Any) -> str:
+    """One of pydantic's findings as a sentence."""
+    where = [str(part) for part in problem["loc"]]
+    name = where[0] if where else ""
+    if problem["type"] == "extra_forbidden":
+        from difflib import get_close_matches
+
+        near = get_close_matches(name, recipe.model_fields, n=1)
+        return f"there is no option {option_name(name)}" + (f"; did you mean {option_name(near[0])}?" if near else "")
+    what = problem["msg"].removeprefix("Value error, ")
+    what = what[0].lower() + what[1:]
+    if not name:
+        return what
+    return f"{option_name(name)} {problem['input']!r}: {what}" if name in recipe.model_fields else f"{name}: {what}"
+
+
+def listed(*fields: str) -> Any:
+    """A validator for options that take several words: `colmap,nerfstudio` or a list."""
+    return field_validator(*fields, mode="before")(
+        lambda value: tuple(part for part in value.split(",") if part) if isinstance(value, str) else value
+    )

@@ -1,0 +1,32 @@
+"""The recipes by name, without importing any: the command line starts fast."""
+
+from difflib import get_close_matches
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+from lightmill.errors import UsageError
+
+if TYPE_CHECKING:
+    from lightmill.recipes.base import Recipe
+
+RECIPES: dict[str, tuple[str, str]] = {  # name -> (module, class)
+    "split360": ("lightmill.recipes.split360", "Split360"),
+    "join360": ("lightmill.recipes.join360", "Join360"),
+}
+
+SUMMARIES = {
+    "split360": "Cut equirectangular frames or video into pinhole views with exact cameras.",
+    "join360": "Blend the views of a rig back into equirectangular pictures.",
+}
+
+
+def recipe_class(name: str) -> "type[Recipe]":
+    """The recipe of that name. Raises UsageError with the nearest spelling."""
+    if name not in RECIPES:
+        near = get_close_matches(name, RECIPES, n=1)
+        raise UsageError(
+            f"there is no recipe {name!r}" + (f"; did you mean {near[0]!r}?" if near else f"; there are {', '.join(RECIPES)}")
+        )
+    module, attribute = RECIPES[name]
+    found: type[Recipe] = getattr(import_module(module), attribute)
+    return found

@@ -1,0 +1,24 @@
+"""The user's table, given back with what came of every row."""
+
+from typing import Any
+
+from lightmill.engine.items import MADE
+from lightmill.engine.journal import Journal
+from lightmill.engine.outputs import Outputs
+
+
+def write_table(outputs: Outputs, journal: Journal, source: Any, *, suffix: str, absolute: bool) -> list[str]:
+    """`<table>_with_<suffix>.csv` in OUT, for a source that is a table. Returns the names of the files it wrote."""
+    from lightmill.sources.table import TableSource, write_back
+
+    if not isinstance(source, TableSource):
+        return []
+    results = {}
+    for row in journal.rows():
+        first = next(iter(row.paths.values()), "") if row.status in MADE else ""
+        if first and absolute:
+            first = str(outputs.root.resolve() / first)
+        results[row.key] = (first, str(row.status), row.error)
+    name = f"{source.path.stem}_with_{suffix}.csv"
+    outputs.write_if_changed(name, write_back(source.table, results))
+    return [name]

@@ -1,0 +1,83 @@
+"""A file appears under its final name only when it is complete."""
+
+import errno
+import os
+
+import pytest
+
+from lightmill.engine.lock import RunLock
+from lightmill.engine.outputs import Outputs, writing
+from lightmill.errors import OutputError
+
+
+@pytest.mark.parametrize("durable", [False, True])
+def test_a_file_is_written_whole_below_new_folders(tmp_path, durable):
+    outputs = Outputs(tmp_path, durable=durable)
+    data = os.urandom(300_000)
+    assert outputs.write("images/cam00/a.bin", data) == len(data)
+    assert (tmp_path / "images/cam00/a.bin").read_bytes() == data
+    assert outputs.holds("images/cam00/a.bin", len(data))
+    assert not outputs.holds("images/cam00/a.bin", len(data) + 1)
+    assert not outputs.holds("images/cam00/b.bin", 0)
+    assert [path.name for path in (tmp_path / "images/cam00").iterdir()] == ["a.bin"]
+
+
+def test_the_same_content_is_not_written_again(tmp_path):
+    outputs = Outputs(tmp_path)
+    assert outputs.write_if_changed("rig.json", iter([b"ab", b"cd"]))
+    before = (tmp_path / "rig.json").stat()
+    assert not outputs.write_if_changed("rig.json", iter([b"abcd"]))
+    after = (tmp_path / "rig.json").stat()
+    assert (before.st_ino, before.st_mtime_ns) == (after.st_ino, after.st_mtime_ns)
+    assert outputs.write_if_changed("rig.json", iter([b"abce"]))
+    assert (tmp_path / "rig.json").read_bytes() == b"abce"
+
+
+def test_an_error_half_way_leaves_the_old_file_and_no_temporary(tmp_path):
+    outputs = Outputs(tmp_path)
+    outputs.write("manifest.csv", b"old")
+
+    def chunks():
+        yield b"new"
+        raise RuntimeError("broken source")
+
+    with pytest.raises(RuntimeError, match="broken source"):
+        outputs.write_if_changed("manifest.csv", chunks())
+    assert (tmp_path / "manifest.csv").read_bytes() == b"old"
+    assert os.listdir(tmp_path) == ["manifest.csv"]
+
+
+def test_what_a_killed_run_left_is_removed_and_the_users_files_are_not(tmp_path):
+    outputs = Outputs(tmp_path)
+    outputs.write("images/a.jpg", b"a")
+    (tmp_path / "images/.lm-0123456789abcdef.tmp").write_bytes(b"half")
+    (tmp_path / "images/.notes.tmp").write_bytes(b"the user's own")
+    assert outputs.remove_temporaries() == 1
+    assert sorted(os.listdir(tmp_path / "images")) == [".notes.tmp", "a.jpg"]
+
+
+@pytest.mark.parametrize(
+    ("number", "says"), [(errno.ENOSPC, "the disk is full.*make room"), (errno.EROFS, "the file system is read-only")]
+)
+def test_errors_that_no_other_file_would_escape_end_the_run(number, says):
+    with pytest.raises(OutputError, match=says), writing("/out/x.jpg"):
+        raise OSError(number, os.strerror(number))
+
+
+def test_other_errors_stay_what_they_are():
+    with pytest.raises(PermissionError), writing("/out/x.jpg"):
+        raise PermissionError(errno.EACCES, "denied")
+
+
+def test_a_second_run_on_the_same_folder_is_refused(tmp_path):
+    with RunLock(tmp_path / ".lightmill"):
+        with pytest.raises(OutputError, match=rf"another run is already at work in .* \(process {os.getpid()}\)"):
+            RunLock(tmp_path / ".lightmill").__enter__()
+    with RunLock(tmp_path / ".lightmill"):
+        pass  # and let go of at the end
+
+
+def test_an_out_that_cannot_be_made_says_why(tmp_path):
+    (tmp_path / "a-file").write_text("x")
+    with pytest.raises(OutputError, match=r"cannot write to OUT: Not a directory: .*a-file"):
+        RunLock(tmp_path / "a-file" / "out" / ".lightmill").__enter__()
