@@ -28,7 +28,7 @@ from lightmill.engine.stages import GIVEN, Batch, Each, Fan, Save, Stage, To, it
 from lightmill.engine.trace import Trace
 from lightmill.errors import ItemError, OutputError, RunError
 
-LOOK_AHEAD = 4  # items a thread that are listed but not begun
+LOOK_AHEAD = 16  # items a thread that are listed but not begun
 
 
 @dataclass(frozen=True)
@@ -73,6 +73,10 @@ class _Queue:
         if not self.works:
             return True
         return self.used_bytes < self.capacity_bytes and (self.most is None or len(self.works) < self.most)
+
+    @property
+    def is_half_empty(self) -> bool:
+        return self.used_bytes <= self.capacity_bytes // 2 and (self.most is None or len(self.works) <= self.most // 2)
 
     def put(self, work: _Work) -> None:
         self.works.append(work)
@@ -243,7 +247,8 @@ class Executor:
         for item in items:
             work = self._begin(item)
             with self._changed:
-                self._changed.wait_for(lambda: self._stopping or queue.has_room)
+                if not queue.has_room:  # then wait for half of it: being woken for every item costs more than the item
+                    self._changed.wait_for(lambda: self._stopping or queue.is_half_empty)
                 if self._stopping:
                     return
                 queue.put(work)
@@ -287,7 +292,7 @@ class Executor:
                         continue
                     self._active[index] += 1
                     work = self._queues[index].get()
-                    if index == 0 or self._pipeline.has_device:
+                    if self._pipeline.has_device or (index == 0 and self._queues[0].is_half_empty):
                         self._changed.notify_all()
                     return index, work
                 if self._no_more_before(len(self._queues)):

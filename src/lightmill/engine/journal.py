@@ -177,6 +177,21 @@ class Journal:
         for found in self._db.execute(f"SELECT {_COLUMNS} FROM items WHERE status IN ({wanted}) ORDER BY position"):
             yield _row(found)
 
+    def output_labels(self) -> list[str]:
+        """All labels of outputs, in the order in which the source comes to them."""
+        query = (
+            "SELECT o.key FROM items, json_each(items.outputs) o GROUP BY o.key ORDER BY min(items.position), min(o.id)"
+        )
+        return [label for (label,) in self._db.execute(query)]
+
+    def output_count(self) -> int:
+        (count,) = self._db.execute("SELECT count(*) FROM items, json_each(items.outputs)").fetchone()
+        return int(count)
+
+    def moved_numbers(self) -> dict[str, int]:
+        """Key -> number, where it is not the position: files were added or vanished since it was given."""
+        return dict(self._db.execute("SELECT key, number FROM items WHERE number != position"))
+
     def counts(self) -> dict[str, int]:
         """Status -> how many."""
         return dict(self._db.execute("SELECT status, count(*) FROM items GROUP BY status"))
@@ -196,17 +211,29 @@ class Journal:
         with self._atomic():
             for key, position in found:
                 self._add(key, position, position)
+            started = set(starts)
+            for end in ends:
+                self._end(end, started_now=end.key in started)
+                started.discard(end.key)
             self._db.executemany(
                 "UPDATE items SET attempts = attempts + 1, status = ? WHERE key = ?",
-                [(Status.RUNNING, key) for key in starts],
+                [(Status.RUNNING, key) for key in started],
             )
-            for end in ends:
-                self._end(end)
 
-    def _end(self, end: End) -> None:
+    def _end(self, end: End, started_now: bool) -> None:
         self._db.execute(
-            "UPDATE items SET status = ?, stage = ?, error_class = ?, error = ?, outputs = ?, meta = ? WHERE key = ?",
-            (end.status, end.stage, end.error_class, end.error, _text(end.outputs), _text(end.meta), end.key),
+            "UPDATE items SET status = ?, stage = ?, error_class = ?, error = ?, outputs = ?, meta = ?, "
+            "attempts = attempts + ? WHERE key = ?",
+            (
+                end.status,
+                end.stage,
+                end.error_class,
+                end.error,
+                _text(end.outputs),
+                _text(end.meta),
+                int(started_now),
+                end.key,
+            ),
         )
         if end.previews:
             self._db.execute("DELETE FROM previews WHERE key = ?", (end.key,))

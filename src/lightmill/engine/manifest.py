@@ -3,19 +3,18 @@
 import csv
 import io
 import json
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 
-from lightmill.engine.journal import Row
+from lightmill.engine.journal import Journal, Row
 from lightmill.engine.outputs import Outputs
 
 _LINE_ENDS = str.maketrans({"\x85": "\\u0085", "\u2028": "\\u2028", "\u2029": "\\u2029"})  # to str.splitlines these end lines
 
 
-def write_manifests(outputs: Outputs, rows: Callable[[], Iterable[Row]]) -> None:
-    """manifest.jsonl and manifest.csv; `rows` gives the ended items anew at every call."""
-    outputs.write_if_changed("manifest.jsonl", _chunks(json_line(row) for row in rows()))
-    labels = list(dict.fromkeys(label for row in rows() for label in row.outputs))
-    outputs.write_if_changed("manifest.csv", _chunks(_csv_lines(rows(), labels)))
+def write_manifests(outputs: Outputs, journal: Journal) -> None:
+    """manifest.jsonl and manifest.csv of all items that ended."""
+    outputs.write_if_changed("manifest.jsonl", _chunks(json_line(row) for row in journal.rows()))
+    outputs.write_if_changed("manifest.csv", _chunks(_csv_lines(journal.rows(), journal.output_labels())))
 
 
 def json_line(row: Row) -> str:

@@ -5,11 +5,13 @@ import unicodedata
 from collections.abc import Callable, Iterable
 from enum import StrEnum
 from hashlib import blake2b
-from pathlib import PurePosixPath
 
 from lightmill.errors import NameCollision
 
 MAX_NAME_BYTES = 255  # of one path component, on every file system in use
+_PLAIN = re.compile(r"[\w -]+(\.[\w -]+)*")  # nothing to make safe: most file names
+_DRIVE = re.compile(r"^([A-Za-z]):")
+_TIME = re.compile(r"\d+\.\d+")
 _UNSAFE = re.compile(r"[\x00-\x1f\x7f\\]|[\ud800-\udfff]")
 
 
@@ -37,7 +39,7 @@ def plan_names(keys: Iterable[str], naming: Naming) -> Callable[[str, int], str]
     suffixed = _ambiguous(keys)
 
     def name_of(key: str, _: int) -> str:
-        return _with_suffix(key) if _comparable(plain(key)) in suffixed and _only_suffix(key, suffixed) else plain(key)
+        return _safe_path(key) if _comparable(plain(key)) in suffixed and _only_suffix(key, suffixed) else plain(key)
 
     _refuse_collisions((key, name_of(key, 0)) for key in keys)
     return name_of
@@ -79,16 +81,12 @@ def _refuse_collisions(named: Iterable[tuple[str, str]]) -> None:
 
 
 def _from_key(key: str) -> str:
-    path = _safe_path(key)
-    return str(path.with_name(_stem(path.name)))
+    folder, slash, name = _safe_path(key).rpartition("/")
+    return folder + slash + _stem(name)
 
 
 def _from_stem(key: str) -> str:
-    return _stem(_safe_path(key).name)
-
-
-def _with_suffix(key: str) -> str:
-    return str(_safe_path(key))
+    return _stem(_safe_path(key).rpartition("/")[2])
 
 
 def _stem(name: str) -> str:
@@ -96,26 +94,31 @@ def _stem(name: str) -> str:
 
     Some readers take everything after the first dot for a suffix: all frames of one second would be one to them.
     """
-    file, mark, time = name.partition("#")
-    if mark and re.fullmatch(r"\d+\.\d+", time):
-        return f"{PurePosixPath(file).stem}_{time.replace('.', '_')}"
-    stem = PurePosixPath(name).stem
-    tail = re.search(r"#\d+$", name)  # the second of two members of one name keeps its number
-    return stem + tail[0] if tail and not stem.endswith(tail[0]) else stem
+    if "#" in name:
+        file, _, tail = name.rpartition("#")
+        if file and _TIME.fullmatch(tail):
+            return f"{_without_suffix(file)}_{tail.replace('.', '_')}"
+        if file and tail.isdigit():  # the second of two members of one name keeps its number
+            return f"{_without_suffix(file)}#{tail}"
+    return _without_suffix(name)
 
 
-def _safe_path(key: str) -> PurePosixPath:
+def _without_suffix(name: str) -> str:
+    stem, dot, suffix = name.rpartition(".")
+    return stem if dot and stem.strip(".") and suffix else name
+
+
+def _safe_path(key: str) -> str:
     """The key as a path that cannot leave its folder and that file systems take."""
-    parts = []
-    for part in re.split(r"[/]", key):
-        part = _UNSAFE.sub("_", part)
-        part = re.sub(r"^([A-Za-z]):", r"\1_", part)  # a drive letter
-        if part not in ("", ".", ".."):
-            parts.append(part)
-    return PurePosixPath(*parts) if parts else PurePosixPath("_")
+    if _PLAIN.fullmatch(key):
+        return key
+    parts = (_DRIVE.sub(r"\1_", _UNSAFE.sub("_", part)) for part in key.split("/"))
+    return "/".join(part for part in parts if part not in ("", ".", "..")) or "_"
 
 
 def _comparable(name: str) -> str:
+    if name.isascii():
+        return name.lower()
     return unicodedata.normalize("NFC", unicodedata.normalize("NFC", name).casefold())
 
 

@@ -95,7 +95,7 @@ def stage_share(stage: StageTime, *, threads: int, wall_s: float) -> float:
 
 
 def busy_shares(session: Session) -> list[tuple[str, float]]:
-    """(stage, share of the time it was at work) in the order of the pipeline; "source" first, where it was waited for."""
+    """(stage, share of the time it was at work) in pipeline order; "source" first, where it was waited for."""
     shares = [(s.name, stage_share(s, threads=session.threads, wall_s=session.wall_s)) for s in session.stages]
     source = _source_share(session)
     return [("source", source), *shares] if source > 0 else shares

@@ -5,13 +5,13 @@ reaches the driver as events, is committed about per item, and the manifest is w
 """
 
 import os
-import queue
 import signal
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager, suppress
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
@@ -36,7 +36,8 @@ from lightmill.types import Budget
 
 STATE_FOLDER = ".lightmill"
 
-_COMMIT_MOST = 32  # events in one transaction
+UNCOMMITTED_PER_THREAD = 6  # finished items that a kill may have done again, besides the one that is under way
+_COMMIT_S = 0.02  # an item waits no longer than that for its transaction
 _TICK_S = 0.1
 
 Outcome = Literal["finished", "interrupted", "stopped"]
@@ -115,6 +116,46 @@ class Found:
 
     key: str
     position: int
+
+
+class _Mailbox:
+    """Events on their way from the executor's threads to the journal.
+
+    What is finished and not yet in the journal is done again after a kill: at most `most_ends` such items may wait, then
+    the threads do. The driver is woken when half of them do, so that a transaction holds a few items, not one.
+    """
+
+    def __init__(self, most_ends: int) -> None:
+        self._events: deque[Event | Found] = deque()  # append and popleft are atomic
+        self._free = threading.Semaphore(most_ends)
+        self._worth_waking = most_ends // 2
+        self._ends = 0
+        self._wake = threading.Event()
+        self.closed = False
+
+    def put(self, event: "Event | Found") -> None:
+        if isinstance(event, End):
+            self._free.acquire()
+            self._ends += 1  # only a hint: a lost update delays a commit by one tick
+        self._events.append(event)
+        if self._ends >= self._worth_waking:
+            self._wake.set()
+
+    def close(self) -> None:
+        """There will be no more."""
+        self.closed = True
+        self._wake.set()
+
+    def take(self, timeout_s: float) -> "list[Event | Found]":
+        """All that is there, after a while or as soon as it is worth a transaction."""
+        self._wake.wait(timeout_s)
+        self._wake.clear()
+        self._ends = 0
+        return [self._events.popleft() for _ in range(len(self._events))]
+
+    def settle(self, ends: int) -> None:
+        """So many ends are in the journal: as many more may come."""
+        self._free.release(ends) if ends else None
 
 
 @dataclass
@@ -208,8 +249,7 @@ class _Driver:
         self._journal = journal
         self._outputs = outputs
         self._threads = options.threads or _usable_cores()
-        # what is finished and not yet in the journal is done again after a kill: the bound keeps that small
-        self._events: queue.Queue[Event | Found | None] = queue.Queue(maxsize=max(2 * self._threads, 4))
+        self._mail = _Mailbox(UNCOMMITTED_PER_THREAD * self._threads)
         self._trace = Trace() if options.trace else None
         self._interrupted = False
         self._began_unix_s = time.time()
@@ -238,15 +278,13 @@ class _Driver:
         if keys is not None:
             self._journal.register(keys)
         present = None if keys is None else set(keys)
-        settled, again, numbers = set[str](), list[str](), dict[str, int]()
-        for row in self._journal.rows(*Status):
+        settled, again = set[str](), list[str]()
+        for row in self._journal.rows():
             if present is not None and row.key not in present:
                 continue
-            if row.number != row.position:
-                numbers[row.key] = row.number
-            if (retry and row.status is Status.FAILED and retry(row)) or not outputs_hold(row, self._outputs.holds):
+            if (row.status is Status.FAILED and retry(row)) if retry else not outputs_hold(row, self._outputs.holds):
                 again.append(row.key)
-            elif row.status in ENDS:
+            else:
                 settled.add(row.key)
         if again:
             self._journal.reopen(again)
@@ -254,7 +292,7 @@ class _Driver:
         if keys is None:
             return self._streamed(name_of, settled, wanted)
         todo = [i for i, key in enumerate(keys) if (key in wanted if wanted is not None else key not in settled)]
-        items = self._listed(set(todo), len(todo), name_of, numbers)
+        items = self._listed(set(todo), len(todo), name_of, self._journal.moved_numbers())
         return _Plan(items, len(keys), len(keys) - len(todo), len(todo))
 
     def _listed(
@@ -292,7 +330,7 @@ class _Driver:
         for position, item in enumerate(source, first):
             if item.key in settled or (wanted is not None and item.key not in wanted):
                 continue
-            self._events.put(Found(item.key, position))
+            self._mail.put(Found(item.key, position))
             item.position = item.number = position
             item.name = name_of(item.key, position)
             yield item
@@ -304,7 +342,7 @@ class _Driver:
             outputs=self._outputs,
             threads=self._threads,
             memory_bytes=self._options.memory_bytes or free_memory_bytes() // 2,
-            emit=self._events.put,
+            emit=self._mail.put,
             sampled=lambda item: item.position in chosen,
             device=self._job.device,
             learnt=LearntSizes(self._journal.learnt()),
@@ -318,7 +356,7 @@ class _Driver:
             except BaseException as error:
                 executor.fail(error)
             finally:
-                self._events.put(None)
+                self._mail.close()
 
         progress.start(f"{self._job.recipe}: {self._job.source.described}")
         worker = threading.Thread(target=work, name="feeder", daemon=True)
@@ -346,21 +384,17 @@ class _Driver:
 
     def _let_go(self, worker: threading.Thread) -> None:
         """Take events until the executor is through, so that no thread waits for ever to tell one."""
-        while worker.is_alive() or not self._events.empty():
-            with suppress(queue.Empty):
-                self._events.get(timeout=_TICK_S)
+        while worker.is_alive():
+            left = self._mail.take(_COMMIT_S)
+            self._mail.settle(sum(isinstance(event, End) for event in left))
 
     def _pump(self, executor: Executor) -> Iterator[str | None]:
         """Events into the journal until the last; yields at every tick the name of a queue that is full."""
         next_tick = time.perf_counter()
         going = True
         while going:
-            batch: list[Event | Found | None] = []
-            with suppress(queue.Empty):
-                batch.append(self._events.get(timeout=_TICK_S))
-                while len(batch) < _COMMIT_MOST:
-                    batch.append(self._events.get_nowait())
-            going = None not in batch
+            going = not self._mail.closed  # asked before taking: what came before the close is taken after it
+            batch = self._mail.take(_COMMIT_S)
             self._record(batch, executor)
             now = time.perf_counter()
             if now >= next_tick:
@@ -368,21 +402,21 @@ class _Driver:
                 self._tally.series.append((now - self._began, self._tally.ended, self._tally.pixels))
                 yield executor.sample_queues()
 
-    def _record(self, batch: Iterable[Event | Found | None], executor: Executor) -> None:
+    def _record(self, batch: "list[Event | Found]", executor: Executor) -> None:
         found = [(event.key, event.position) for event in batch if isinstance(event, Found)]
         starts = [event.key for event in batch if isinstance(event, Started)]
         ends = [event for event in batch if isinstance(event, End)]
-        if not (found or starts or ends) or isinstance(executor.fatal, OutputError):
-            return  # on a full disk the journal stays as it was: consistent, and the rest is done again
         try:
-            self._journal.record(found, starts, ends)
-        except OutputError as error:
+            if batch and not isinstance(executor.fatal, OutputError):
+                self._journal.record(found, starts, ends)
+        except OutputError as error:  # on a full disk the journal stays as it was: consistent, and the rest is done again
             executor.fail(error)
-            return
-        for end in ends:
-            self._tally.take(end)
-        if ends:
+        else:
+            for end in ends:
+                self._tally.take(end)
             self._check_budget(executor)
+        finally:
+            self._mail.settle(len(ends))
 
     def _check_budget(self, executor: Executor) -> None:
         budget, tally = self._options.max_failures, self._tally
@@ -460,7 +494,7 @@ class _Driver:
                 journal.drop_unfinished()
             exports = self._job.export(outputs, journal)
             journal.remember(exports=exports)
-            write_manifests(outputs, journal.rows)
+            write_manifests(outputs, journal)
         data = report_data(journal, SHEET)
         write_reports(outputs, data, whole=outcome == "finished")
         journal.remember(clean=True)

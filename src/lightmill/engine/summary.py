@@ -9,7 +9,6 @@ from lightmill.engine.items import Status
 from lightmill.engine.journal import Journal
 from lightmill.engine.outputs import Outputs
 from lightmill.engine.record import Failure, ReportData, Session
-from lightmill.engine.report import render_html, summary_json
 
 SHEET = 6  # items on the contact sheet
 LISTED = 500  # items of one kind that a report lists
@@ -34,13 +33,15 @@ def report_data(journal: Journal, sheet: int) -> ReportData:
         sessions=[Session.from_json(record) for record in journal.sessions()],
         sheet=journal.previews(sheet),
         exports=journal.recall("exports") or [],
-        outputs=sum(len(row.outputs) for row in journal.rows(Status.OK, Status.RECOVERED)),
+        outputs=journal.output_count(),
         how_to_continue="the same command again goes on from here" if unfinished else None,
     )
 
 
 def write_reports(outputs: Outputs, data: ReportData, *, whole: bool) -> None:
     """report.html at any time; report.json, like the manifest, only of a run that is through."""
+    from lightmill.engine.report import render_html, summary_json  # only needed when all pictures are done
+
     outputs.write_if_changed("report.html", _encoded(render_html(data)))
     if whole:
         text = json.dumps(summary_json(data), indent=2, ensure_ascii=False) + "\n"
