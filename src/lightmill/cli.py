@@ -4,8 +4,10 @@ import inspect
 import json
 import sys
 from collections.abc import Callable, Mapping
+from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from types import UnionType
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Union, get_args, get_origin
 
 from cyclopts import App, CycloptsError, Parameter
 
@@ -18,6 +20,7 @@ if TYPE_CHECKING:
     from lightmill.engine.run import RunResult
     from lightmill.recipes.base import Recipe
 
+_UNIONS = (Union, UnionType)
 INTRODUCTION = """Piles of pictures in, training-ready data sets out: fast, exact, and none lost.
 
 The same command again goes on where the last one ended."""
@@ -40,9 +43,13 @@ def run_command_line(arguments: list[str]) -> int:
 
 
 def _complain(text: str, code: int) -> int:
-    line = "".join(letter if letter.isprintable() else repr(letter)[1:-1] for letter in text)
-    sys.stderr.write(f"lightmill: {line.encode('utf-8', 'backslashreplace').decode()}\n")
+    sys.stderr.write(f"lightmill: {_shown(text)}\n")
     return code
+
+
+def _shown(text: str) -> str:
+    """One line that any terminal takes."""
+    return "".join(letter if letter.isprintable() else repr(letter)[1:-1] for letter in text)
 
 
 def _plain(text: str) -> str:
@@ -75,11 +82,11 @@ def _recipe_command(name: str) -> Callable[..., int]:
     """A function whose parameters are the recipe's options, for cyclopts to parse; pydantic reads the values."""
     recipe = recipe_class(name)
 
-    def command(**values: Any) -> int:
+    def command(input: str, out: str, /, **values: Any) -> int:
         given = {field: value for field, value in values.items() if value is not None}
-        input, out = Path(given.pop("input")), Path(given.pop("out"))
         options = _from_file(given.pop("config", None)) | given
-        return _finish(recipe.from_values(options).run(input, out))
+        chosen = recipe.from_values(options)
+        return _finish(chosen.run(Path(input), Path(out)), chosen.progress)
 
     parameters = [
         _positional("input", recipe.input_help),
@@ -108,7 +115,17 @@ def _option(field: str, about: Any) -> inspect.Parameter:
     text = about.description or ""
     if default not in (None, False, ()):
         text = f"{text} [default: {','.join(map(str, shown)) if isinstance(shown, tuple | list) else shown}]"
-    return _parameter(field, bool if about.annotation is bool else str, text, group)
+    return _parameter(field, _kind(about.annotation), text, group)
+
+
+def _kind(annotation: Any) -> Any:
+    """What the help is to show for an option: choices and numbers as such, all else as text (pydantic reads it)."""
+    plain = [part for part in get_args(annotation) if part is not type(None)] if get_origin(annotation) in _UNIONS else [annotation]
+    if len(plain) == 1 and (plain[0] in (bool, int, float) or get_origin(plain[0]) is Literal):
+        return plain[0]
+    if len(plain) == 1 and isinstance(plain[0], type) and issubclass(plain[0], StrEnum):
+        return Literal[tuple(member.value for member in plain[0])]
+    return str
 
 
 def _parameter(name: str, kind: type, text: str, group: str) -> inspect.Parameter:
@@ -133,11 +150,14 @@ def _from_file(path: str | None) -> dict[str, Any]:
     return {str(key).replace("-", "_"): value for key, value in found.items()}
 
 
-def _finish(result: "RunResult") -> int:
-    from lightmill.engine.progress import closing_lines
+def _finish(result: "RunResult", progress: str) -> int:
+    from lightmill.engine.progress import final_summary
 
-    for line in closing_lines(result):
-        sys.stderr.write(f"{line}\n")
+    for warning in result.warnings:
+        sys.stderr.write(f"warning: {_shown(warning)}\n")
+    if progress != "none" or result.exit_code:
+        ended = {"counts": result.counts, "outcome": result.outcome, "wall_s": result.wall_s}
+        sys.stderr.write(final_summary(**ended, out=result.out, report=result.report) + "\n")
     return result.exit_code
 
 
@@ -155,8 +175,7 @@ def status(out: Path, /, *, as_json: Annotated[bool, Parameter(name="--json", ne
         Print JSON.
     """
     from lightmill.engine.journal import Journal
-    from lightmill.engine.progress import status_lines
-    from lightmill.engine.summary import status_json
+    from lightmill.engine.summary import status_json, status_lines
 
     with Journal.read(out) as journal:
         found = status_json(journal)
@@ -188,7 +207,7 @@ def retry(out: Path, /, *, only: str = "failed", threads: int | None = None, pro
     recipe: Recipe = recipe_class(command["recipe"]).from_values(
         command["options"] | {"progress": progress} | ({} if threads is None else {"threads": threads})
     )
-    return _finish(recipe.run(Path(command["input"]), out, retry=wanted))
+    return _finish(recipe.run(Path(command["input"]), out, retry=wanted), progress)
 
 
 def _retry_rule(only: str) -> "Callable[[Row], bool]":

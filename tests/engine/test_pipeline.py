@@ -100,6 +100,14 @@ def test_segments_are_maximal_runs_of_one_kind_and_drop_fields_after_their_last_
     assert pipeline.segments[2].drops[1] == ("file",)
 
 
+def test_what_only_weighs_a_stage_is_kept_until_then_and_checked():
+    weigh = Each(lambda image: image, makes="file", name="decode", weight=lambda header: header)
+    pipeline = Pipeline(Each(lambda ref: (ref, ref), makes=("image", "header"), name="read"), weigh)
+    assert "header" in pipeline.segments[0].drops[1]
+    with pytest.raises(PipelineError, match="stage 'decode' needs a field 'header'"):
+        Pipeline(Each(read, makes="image"), weigh)
+
+
 def test_item_seeds_depend_on_seed_key_and_stage_and_on_nothing_else():
     assert item_seed(1, "a.jpg", "degrade") == item_seed(1, "a.jpg", "degrade")
     others = {item_seed(2, "a.jpg", "degrade"), item_seed(1, "b.jpg", "degrade"), item_seed(1, "a.jpg", "crop")}

@@ -56,16 +56,18 @@ def _check_names(stages: tuple[Stage, ...]) -> None:
 
 def _check_wiring(stages: tuple[Stage, ...], have: frozenset[str]) -> None:
     for stage in stages:
-        needs = stage.needs
-        if isinstance(stage, Each) and stage.weight:
-            needs += stage.weight_needs
-        _require(stage.name, needs, have)
+        _require(stage.name, _uses(stage), have)
         if isinstance(stage, Fan):
             _check_fan(stage, have)
         doubled = have & set(stage.makes)
         if doubled:
             raise PipelineError(f"stage {stage.name!r} makes {_listed(doubled)}, which is there already")
         have |= set(stage.makes)
+
+
+def _uses(stage: Stage) -> tuple[str, ...]:
+    """The fields that a stage's function needs, or the function that weighs it."""
+    return stage.needs + (stage.weight_needs if isinstance(stage, Each) else ())
 
 
 def _check_fan(fan: Fan, have: frozenset[str]) -> None:
@@ -92,7 +94,7 @@ def _listed(names: Iterable[str]) -> str:
 def _segments(stages: tuple[Stage, ...], given: frozenset[str]) -> tuple[Segment, ...]:
     last_use = {name: 0 for name in given}  # a given field that nobody needs goes after the first stage
     for index, stage in enumerate(stages):
-        last_use |= dict.fromkeys((*stage.needs, *stage.makes), index)
+        last_use |= dict.fromkeys((*_uses(stage), *stage.makes), index)
     drops = [tuple(name for name, last in last_use.items() if last == i and name not in GIVEN) for i in range(len(stages))]
     segments, start = [], 0
     for on_device, group in groupby(stages, key=lambda stage: isinstance(stage, Batch)):

@@ -67,7 +67,7 @@ class Snapshot:
         values = asdict(self)
         values["counts"] = {status: self.counts.get(status, 0) for status in END_STATUSES}
         values["busy"] = {name: round(share, 3) for name, share in self.busy}
-        for name, places in (("elapsed_s", 3), ("items_per_s", 3), ("pixels_per_s", 0), ("eta_s", 1)):
+        for name, places in (("elapsed_s", 3), ("items_per_s", 3), ("pixels_per_s", None), ("eta_s", 1)):
             values[name] = None if values[name] is None else round(values[name], places)
         return values
 
@@ -266,11 +266,13 @@ class _LiveDisplay:
 
     def start(self, title: str) -> None:
         self._title = printable(title)
-        atexit.register(self._close)  # whatever happens, the cursor comes back
-        if self._console.is_terminal:
-            self._guarded(lambda: self._live.start(refresh=False))
-        else:
+        if not self._console.is_terminal:
             self.say(title)
+            return
+        atexit.register(self._close)  # an error on the way out leaves no half display behind
+        self._guarded(self._live.start)
+        # Live hides the cursor; a process that is killed could not bring it back, so it is never hidden for long
+        self._guarded(self._console.show_cursor)
 
     def update(self, snapshot: Snapshot) -> None:
         due = self._shown_s is None or snapshot.elapsed_s - self._shown_s >= _REFRESH_EVERY_S
@@ -296,7 +298,7 @@ class _LiveDisplay:
 
         self._guarded(lambda: self._console.print(Text(line), soft_wrap=True))
 
-    def _guarded(self, show: Callable[[], None]) -> None:
+    def _guarded(self, show: Callable[[], object]) -> None:
         """A terminal that was closed ends the display, not the run."""
         if self._gone:
             return

@@ -180,7 +180,7 @@ def _source(data: ReportData) -> str:
 def _hint(data: ReportData) -> str:
     """Why the run is not through, and what to do about it."""
     last = data.sessions[-1] if data.sessions else None
-    reason = f"<b>{_text(last.reason)}</b>" if last and last.reason else ""
+    reason = f"<b>{_text(_sentence(last.reason))}</b>" if last and last.reason else ""
     more = _text(_sentence(data.how_to_continue)) if data.how_to_continue else ""
     if not (reason or more):
         return ""
@@ -236,7 +236,7 @@ def _speed(data: ReportData) -> str:
     charts = rate_chart("Items per second", "items/s", line, line.items)
     charts += rate_chart("Megapixels per second", "MP/s", line, [pixels / 1e6 for pixels in line.pixels])
     number = data.sessions.index(session) + 1
-    where = f"Session {number}, the one that did the most. " if len(data.sessions) > 1 else ""
+    where = f"In session {number}, which did the most, " if len(data.sessions) > 1 else ""
     times = f"{_limit(session, where)}{_stages(session)}{_queues(session.queues)}"
     return f'<div class="pair"><div>{charts}</div><div>{times}</div></div>'
 
@@ -247,7 +247,7 @@ def _limit(session: Session, where: str) -> str:
     if limit is None:
         return ""
     name, _, words = limit.partition(": ")
-    return f'<p class="limit">{_text(where)}What limits it is <b>{_text(name)}</b>: {_text(words)}.</p>\n'
+    return f'<p class="limit">{where}<b>{_text(name)}</b> limits the speed: {_text(words)}.</p>\n'
 
 
 def _stages(session: Session) -> str:
@@ -275,7 +275,8 @@ def _bar(name: str, share: float, words: str, kinds: Sequence[str] = ()) -> str:
     """A name, what is known of it, a share in percent, and the share as a bar."""
     width = 100 * min(max(share, 0.0), 1.0)
     return (
-        f'<li class="{" ".join(kinds)}"><b>{_text(name)}</b> <small>{_text(words)}</small> <span>{percent(share)}</span>'
+        f'<li class="{" ".join(kinds)}"><b>{_text(name)}</b> <small>{_text(words)}</small> '
+        f'<span>{percent(share)}</span>'
         f'<div class="track" aria-hidden="true"><i style="width:{width:.1f}%"></i></div></li>\n'
     )
 
@@ -293,10 +294,8 @@ def _idle(session: Session) -> str:
 def _queues(queues: Sequence[QueueFill]) -> str:
     if not queues:
         return ""
-    bars = [
-        _bar(q.name, q.mean_share, f"holds {memory(q.capacity_bytes)}, full for {percent(q.full_share)} of the time", ["queue"])
-        for q in queues
-    ]
+    words = [f"holds {memory(q.capacity_bytes)}, full for {percent(q.full_share)} of the time" for q in queues]
+    bars = [_bar(q.name, q.mean_share, said, ["queue"]) for q, said in zip(queues, words, strict=True)]
     return f'<h3>How full the queues were on average</h3>\n<ul class="bars">\n{"".join(bars)}</ul>\n'
 
 
@@ -402,6 +401,8 @@ def _value(value: Any) -> str:
         return '<span class="soft">not given</span>'
     if isinstance(value, bool):
         return "yes" if value else "no"
+    if isinstance(value, list) and value and all(isinstance(part, str | int | float) for part in value):
+        return f"<code>{_text(', '.join(map(str, value)))}</code>"
     if isinstance(value, dict | list):
         return f"<pre>{_text(json.dumps(value, indent=1, ensure_ascii=False))}</pre>" if value else "none"
     text = str(value)

@@ -62,5 +62,16 @@ def status_json(journal: Journal) -> dict[str, Any]:
     }
 
 
+def status_lines(status: dict[str, Any]) -> list[str]:
+    """The same for people."""
+    lines = [f"{status['recipe']}: {status['source']}"]
+    lines += [f"  {n:>9,} {name}" for name, n in status["counts"].items() if n]
+    lines += [f"  {n:>9,} failed as {what}" for what, n in status["failures"].items()]
+    lines += [f"warning: {text}" for text in status["warnings"]]
+    for session in status["sessions"][-1:]:
+        lines.append(f"last session: {session['outcome']}, {session['ended']} items in {session['wall_s']:.1f} s")
+    return lines
+
+
 def _encoded(text: str) -> Iterator[bytes]:
     yield text.encode("utf-8", "backslashreplace")

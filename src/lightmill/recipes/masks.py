@@ -8,8 +8,10 @@ from numpy.typing import NDArray
 from lightmill.codecs.decode import decode_mask
 from lightmill.engine.items import Notes
 from lightmill.errors import DecodeError, UsageError
+from lightmill.ops.sphere import continue_poles, inner, padded_shape
 
 ALPHA = "alpha"
+ALL_KEPT = np.full((2, 4), 255, np.uint8)
 _SUFFIXES = {".png", ".jpg", ".jpeg", ".webp", ".tif", ".tiff", ".bmp"}
 
 
@@ -30,13 +32,13 @@ class MaskFolder:
             raise UsageError(f"--masks {folder}: there is no picture in it")
 
     def load(self, key: str, name: str, notes: Notes) -> NDArray[np.uint8]:
-        """[H, W] uint8, 255 = keep. Where a picture has no mask all of it is kept, and the manifest says so."""
+        """[H + 2 MARGIN, W] uint8, 255 = keep, continued over the poles. Where a picture has no mask all of it is kept, and the manifest says so."""
         path = self.find(key, name)
         if path is None:
             notes.meta["mask"] = "none found, all kept"
-            return np.full((2, 4), 255, np.uint8)
+            return padded_mask(ALL_KEPT)
         try:
-            return decode_mask(path.read_bytes())
+            return padded_mask(decode_mask(path.read_bytes()))
         except (OSError, DecodeError) as error:
             raise DecodeError(f"its mask {path.relative_to(self._folder)} cannot be read: {error}") from error
 
@@ -47,3 +49,11 @@ class MaskFolder:
                 if candidate in self._paths:
                     return self._paths[candidate]
         return None
+
+
+def padded_mask(mask: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """[H, W] to [H + 2 MARGIN, W], with its rows continued over the poles."""
+    padded = np.empty(padded_shape(*mask.shape)[:2], np.uint8)
+    inner(padded)[:] = mask
+    continue_poles(padded)
+    return padded

@@ -3,7 +3,6 @@
 import json
 from collections.abc import Iterator, Mapping
 from functools import lru_cache
-from itertools import chain
 from pathlib import Path
 from typing import Any, ClassVar, Literal, Self
 
@@ -22,7 +21,7 @@ from lightmill.engine.journal import Journal
 from lightmill.engine.outputs import Outputs
 from lightmill.engine.pipeline import Pipeline
 from lightmill.engine.run import Job
-from lightmill.engine.stages import Batch, Each, Fan, Save, To
+from lightmill.engine.stages import Each, Fan, Save, To
 from lightmill.errors import UsageError, WrongAspect
 from lightmill.export import colmap, nerfstudio, realityscan
 from lightmill.export.rigfile import rig_json
@@ -31,9 +30,9 @@ from lightmill.ops.cover import ownership_mask
 from lightmill.ops.quality import sharpness
 from lightmill.ops.rig import Camera, Rig
 from lightmill.ops.rigs import preset, rig_from_mapping
-from lightmill.ops.sphere import Interpolation, ViewMaps, inner, padded_shape
+from lightmill.ops.sphere import Interpolation, ViewMaps, continue_poles, inner, padded_shape
 from lightmill.recipes.base import Recipe, SizeOption, listed
-from lightmill.recipes.masks import ALPHA, MaskFolder
+from lightmill.recipes.masks import ALL_KEPT, ALPHA, MaskFolder, padded_mask
 from lightmill.recipes.tables import write_table
 from lightmill.sources import open_source
 from lightmill.types import Size
@@ -139,7 +138,7 @@ class Split360(Recipe):
             gathers["colmap_mask_file"] = "colmap_masks"
             saves["colmap_masks"] = To(f"colmap/masks/{{part}}/{{name}}.{suffix}.png", "{part}_colmap_mask")
         if "realityscan" in self.export:
-            per_camera.append(Each(xmp_file, makes="xmp_file", name="xmp", rig=rig))
+            per_camera.append(Each(Sidecars(rig).of, makes="xmp_file", name="xmp"))
             gathers["xmp_file"] = "xmps"
             saves["xmps"] = To(f"{views}.xmp", "{part}_xmp")
         fan = Fan(part="camera", over=cameras, stages=tuple(per_camera), gathers=gathers)
@@ -203,7 +202,8 @@ class Split360(Recipe):
             outputs.write_if_changed("colmap/rig_config.json", as_json(colmap.rig_config(rig)))
             made.append("colmap/rig_config.json")
         if "nerfstudio" in self.export:
-            outputs.write_if_changed("transforms.json", nerfstudio.transforms_chunks(rig, frames_of(journal, rig, bool(self.masks))))
+            views = views_of(journal, rig, with_masks=bool(self.masks))
+            outputs.write_if_changed("transforms.json", (text.encode() for text in nerfstudio.transforms(rig, views)))
             made.append("transforms.json")
         made += write_table(outputs, journal, source, suffix=self.table_suffix, absolute=self.absolute_paths)
         return made
@@ -249,11 +249,12 @@ def decode_panorama(
         return inner(held[0])
 
     decoded: Decoded = decode(data, max_pixels=max_pixels, allocate=allocate)
+    continue_poles(held[0])
     if decoded.recovered:
         notes.recovered(decoded.recovered)
     notes.meta.update(decoded.meta)
     preview(notes, "input", decoded.pixels, 480)
-    return Pyramid(held[0], antialias), read_tags(data), decoded.alpha
+    return Pyramid(held[0], antialias=antialias), read_tags(data), decoded.alpha
 
 
 def frame_panorama(
@@ -265,14 +266,15 @@ def frame_panorama(
     check_aspect(width, height)
     padded = buffers.take(padded_shape(height, width))
     inner(padded)[:] = pixels
+    continue_poles(padded)
     notes.pixels = width * height
     preview(notes, "input", pixels, 480)
-    return Pyramid(padded, antialias), SourceTags(), None
+    return Pyramid(padded, antialias=antialias), SourceTags(), None
 
 
-def mask_from_alpha(alpha: NDArray[np.uint8] | None, pano: Pyramid) -> NDArray[np.uint8]:
-    """The picture's own alpha as a mask; all 255 where it has none."""
-    return np.full(inner(pano.padded).shape[:2], 255, np.uint8) if alpha is None else alpha
+def mask_from_alpha(alpha: NDArray[np.uint8] | None) -> NDArray[np.uint8]:
+    """The picture's own alpha as a padded mask; all 255 where it has none."""
+    return padded_mask(ALL_KEPT if alpha is None else alpha)
 
 
 class Cut:
@@ -326,8 +328,19 @@ class Owned:
         return encode_mask(np.minimum(self._mask(self._index[camera.name]), mask_view))
 
 
-def xmp_file(camera: Camera, key: str, *, rig: Rig) -> bytes:
-    return realityscan.sidecar(camera, rig, key=key).encode()
+class Sidecars:
+    """RealityScan's XMP beside every view: the views of one panorama are one instance of the rig."""
+
+    def __init__(self, rig: Rig) -> None:
+        self._rig = rig
+        self._guid = realityscan.rig_guid(rig)
+        self._index = {camera.name: i for i, camera in enumerate(rig.cameras)}
+
+    def of(self, camera: Camera, key: str) -> bytes:
+        instance = realityscan.instance_guid(self._guid, key)
+        index = self._index[camera.name]
+        text = realityscan.xmp(camera, self._rig, rig_id=self._guid, instance_id=instance, pose_index=index)
+        return text.encode()
 
 
 def preview_view(view: NDArray[np.uint8], camera: Camera, notes: Notes) -> None:
@@ -391,13 +404,17 @@ def as_json(value: object) -> Iterator[bytes]:
     yield (json.dumps(value, indent=2) + "\n").encode()
 
 
-def frames_of(journal: Journal, rig: Rig, with_masks: bool) -> Iterator[nerfstudio.Frame]:
+def views_of(journal: Journal, rig: Rig, *, with_masks: bool) -> Iterator[nerfstudio.View]:
     """Every view that was made, in the order of the source."""
     for row in journal.rows(*MADE):
-        paths = row.paths
+        time_s = row.meta.get("time_s")
         for camera in rig.cameras:
-            mask = paths.get(f"{camera.name}_mask") if with_masks else None
-            yield nerfstudio.Frame(paths[camera.name], camera, mask_path=mask, time_s=row.meta.get("time_s"))
+            yield nerfstudio.View(
+                row.paths[camera.name],
+                camera.name,
+                time_s=float(time_s) if isinstance(time_s, int | float) else None,
+                mask_path=row.paths[f"{camera.name}_mask"] if with_masks else None,
+            )
 
 
 def rig_table() -> list[str]:

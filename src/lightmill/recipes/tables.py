@@ -5,12 +5,11 @@ from typing import Any
 from lightmill.engine.items import MADE
 from lightmill.engine.journal import Journal
 from lightmill.engine.outputs import Outputs
+from lightmill.sources import TableSource, iterate_back
 
 
 def write_table(outputs: Outputs, journal: Journal, source: Any, *, suffix: str, absolute: bool) -> list[str]:
     """`<table>_with_<suffix>.csv` in OUT, for a source that is a table. Returns the names of the files it wrote."""
-    from lightmill.sources.table import TableSource, write_back
-
     if not isinstance(source, TableSource):
         return []
     results = {}
@@ -20,5 +19,5 @@ def write_table(outputs: Outputs, journal: Journal, source: Any, *, suffix: str,
             first = str(outputs.root.resolve() / first)
         results[row.key] = (first, str(row.status), row.error)
     name = f"{source.path.stem}_with_{suffix}.csv"
-    outputs.write_if_changed(name, write_back(source.table, results))
+    outputs.write_if_changed(name, iterate_back(source.table, results))
     return [name]

@@ -1,0 +1,1 @@
+"""Bytes of pictures to arrays and back: strict first, lenient second, and never without saying so."""
