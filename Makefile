@@ -18,8 +18,7 @@ help: ## this text
 	@sed -nE 's/^([a-z]+):[^#]*## (.*)/  \1\t\2/p' Makefile | expand -t 12
 	@echo "PYTHON=python3.12 make ... takes another Python (3.11 or newer) where $(VENV) is made for the first time."
 
-demo: $(BASE) ## render a little 360° clip with known cameras and cut it into views (demo/out/report.html)
-	$(BIN)/python -m lightmill.sample demo/clip
+demo: demo/clip.stamp ## render a little 360° clip with known cameras and cut it into views (demo/out/report.html)
 	$(BIN)/lightmill split360 demo/clip/clip.mp4 demo/out --fps 2 --rig ring8 --masks demo/clip/masks --export colmap
 
 test: $(DEV) ## everything that a change must pass: style, types, floors, tests
@@ -48,6 +47,11 @@ bench: $(DEV) ## print what every benchmark measures; BENCH="benchmarks/bench_x.
 clean: ## remove the demo, builds and caches; .venv stays
 	rm -rf demo dist build .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis
 	find src tests benchmarks -name __pycache__ -type d -prune -exec rm -rf {} +
+
+# rendering is most of the wait: a repeated `make demo` renders nothing
+demo/clip.stamp: $(wildcard src/lightmill/sample/*.py) | $(BASE)
+	$(BIN)/python -m lightmill.sample demo/clip
+	@touch $@
 
 # make cannot say which line of a recipe failed; this does
 define step

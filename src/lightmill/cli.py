@@ -82,16 +82,19 @@ def _recipe_command(name: str) -> Callable[..., int]:
     """A function whose parameters are the recipe's options, for cyclopts to parse; pydantic reads the values."""
     recipe = recipe_class(name)
 
-    def command(input: str, out: str, /, **values: Any) -> int:
+    def command(input: str, *middle: str, **values: Any) -> int:
+        out = middle[-1]
         given = {field: value for field, value in values.items() if value is not None}
+        given |= dict(zip(recipe.positional, middle[:-1], strict=True))
         options = _from_file(given.pop("config", None)) | given
         chosen = recipe.from_values(options)
         return _finish(chosen.run(Path(input), Path(out)), chosen.progress)
 
     parameters = [
-        _positional("input", recipe.input_help),
+        _positional(recipe.input_name, recipe.input_help),
+        *(_positional(field, recipe.model_fields[field].description or "") for field in recipe.positional),
         _positional("out", "The folder for everything that is made; a run in it is continued."),
-        *(_option(field, about) for field, about in recipe.model_fields.items()),
+        *(_option(name, about) for name, about in recipe.model_fields.items() if name not in recipe.positional),
         _parameter("config", str, "A YAML file with options (`fps: 2`); the command line goes before it.", "Common"),
         _parameter("debug", bool, "Show tracebacks.", "Common"),
     ]

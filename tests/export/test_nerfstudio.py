@@ -85,7 +85,7 @@ def test_two_views_turn_as_the_rig_does() -> None:
 
 
 def test_time_and_masks_are_there_where_given() -> None:
-    (frame,) = parsed(View("é \"1\".jpg", "up", time_s=12.4, mask_path="masks/up/1.png"))["frames"]
+    (frame,) = parsed(View('é "1".jpg', "up", time_s=12.4, mask_path="masks/up/1.png"))["frames"]
     assert (frame["file_path"], frame["time_s"], frame["mask_path"]) == ('é "1".jpg', 12.4, "masks/up/1.png")
 
 
@@ -110,13 +110,13 @@ def test_the_file_says_that_positions_are_unknown() -> None:
 
 
 def test_views_are_streamed() -> None:
-    """50 000 views need no more memory than a few, and come as they are read."""
+    """10 000 views need no more memory than a few, and come as they are read."""
     rig = Rig(name="colmap12", size=Size(100, 100), cameras=preset("colmap12"))
     taken = 0
 
     def views() -> Any:
         nonlocal taken
-        for i in range(50_000):
+        for i in range(10_000):
             taken += 1
             yield View(f"images/{i}.jpg", f"cam{i % 12:02d}")
 
@@ -127,6 +127,6 @@ def test_views_are_streamed() -> None:
     length = sum(map(len, text))
     _, peak = tracemalloc.get_traced_memory()
     tracemalloc.stop()
-    assert taken == 50_000
-    assert length > 10e6
+    assert taken == 10_000
+    assert length > 3e6
     assert peak < 200_000

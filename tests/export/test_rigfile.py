@@ -53,7 +53,7 @@ def test_fields_are_those_of_the_contract() -> None:
 
 def test_numbers_are_pycolmaps() -> None:
     """A ray through a corner of the view, by pycolmap's PINHOLE and the rotation of the file."""
-    entry: Any = rig_json(PAIR)["cameras"][0]  # type: ignore[index, call-overload]
+    entry: Any = rig_json(PAIR)["cameras"][0]  # type: ignore[index]
     model = pycolmap.Camera(model="PINHOLE", width=640, height=480, params=[entry[k] for k in ("fx", "fy", "cx", "cy")])
     assert np.degrees(2 * np.arctan(model.cam_from_img(np.array([[640.0, 240.0]]))[0, 0])) == pytest.approx(70)
     turned = pycolmap.Rotation3d(np.array(entry["pano_from_cam"])).matrix()
@@ -94,7 +94,10 @@ WRONG: dict[str, tuple[str, str]] = {
     "same name": (broken(["cameras", 1, "name"], "A"), r"must differ, got 'a' and 'A'"),
     "no yaw": (broken([*FIRST, "yaw"], KeyError), r"cameras\[0\]: yaw is missing"),
     "no focal length": (broken([*FIRST, "fy"], KeyError), r"cameras\[0\]: fy is missing"),
-    "an angle that was edited": (broken([*FIRST, "yaw"], 31), r"cameras\[0\]: pano_from_cam does not follow from size, yaw"),
+    "an angle that was edited": (
+        broken([*FIRST, "yaw"], 31),
+        r"cameras\[0\]: pano_from_cam does not follow from size, yaw",
+    ),
     "a field of view that was edited": (broken([*FIRST, "hfov"], 71), r"cameras\[0\]: fx does not follow from size"),
     "a size that was edited": (broken(["size"], [640, 482]), r"cameras\[0\]: cy does not follow from size"),
     "matrix of text": (broken([*FIRST, "pano_from_cam"], "abc"), r"pano_from_cam must be 3 rows of 3 numbers"),

@@ -35,7 +35,7 @@ def solid_angle_share(hfov: float, aspect: float) -> float:
     ],
 )
 def test_coverage_of_presets_is_as_published(name: str, share: float, overlap: float) -> None:
-    found = coverage(preset(name))
+    found = coverage(preset(name), samples=100_000)
     assert found.share == pytest.approx(share, abs=1e-3)
     assert found.mean_overlap == pytest.approx(overlap, abs=6e-3)
 
@@ -48,7 +48,7 @@ def test_mean_overlap_is_the_sum_of_solid_angles(name: str, aspect: float) -> No
 
 
 def test_a_cube_covers_the_sphere_without_a_gap() -> None:
-    assert coverage(preset("cube6"), samples=1_000_000).share == 1
+    assert coverage(preset("cube6"), samples=400_000).share == 1
 
 
 def test_roll_turns_what_a_wide_view_sees() -> None:
@@ -69,11 +69,12 @@ def pixel_rays(camera: Camera, size: Size) -> NDArray[np.float64]:
     focal = size.width / (2 * math.tan(math.radians(camera.hfov) / 2))
     x, y = np.meshgrid(np.arange(size.width) + 0.5 - size.width / 2, np.arange(size.height) + 0.5 - size.height / 2)
     rays = np.stack([x, y, np.full_like(x, focal)], axis=-1)
-    return rays / np.linalg.norm(rays, axis=-1, keepdims=True) @ camera.pano_from_cam().T
+    turned: NDArray[np.float64] = rays / np.linalg.norm(rays, axis=-1, keepdims=True) @ camera.pano_from_cam().T
+    return turned
 
 
 def directly_owned(rig: Rig, index: int) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
-    """[h, w] whether camera `index` owns each of its pixels, by looking at all cameras; and whether it is a close call."""
+    """[h, w] whether camera `index` owns each of its pixels, by looking at all cameras; and where it is close."""
     rays = pixel_rays(rig.cameras[index], rig.size)
     aspect = rig.size.width / rig.size.height
     distance, edge = [], []
@@ -99,12 +100,15 @@ MIXED = (
 
 
 @pytest.mark.parametrize("size", [Size(96, 54), Size(61, 61), Size(40, 90)])
-@pytest.mark.parametrize("cameras", [*(preset(name) for name in ("ring8", "cube6", "colmap12", "ns14", "full18")), MIXED])
+@pytest.mark.parametrize(
+    "cameras", [*(preset(name) for name in ("ring8", "cube6", "colmap12", "ns14", "full18")), MIXED]
+)
 def test_masks_are_what_looking_at_every_camera_gives(cameras: tuple[Camera, ...], size: Size) -> None:
     rig = Rig(name="any", size=size, cameras=cameras)
     for index in range(len(cameras)):
         mask = ownership_mask(rig, index)
-        assert (mask.dtype, mask.shape) == (np.uint8, (size.height, size.width))
+        assert mask.dtype == np.uint8
+        assert mask.shape == (size.height, size.width)
         assert set(np.unique(mask)) <= {0, 255}
         owned, close = directly_owned(rig, index)
         np.testing.assert_array_equal((mask == 255)[~close], owned[~close])

@@ -108,7 +108,11 @@ def test_cameras_of_a_file() -> None:
 
 
 @given(
-    count=st.integers(1, 40), yaw=st.floats(-360, 360), pitch=st.floats(-90, 90), hfov=st.floats(1, 179), roll=st.just(0)
+    count=st.integers(1, 40),
+    yaw=st.floats(-360, 360),
+    pitch=st.floats(-90, 90),
+    hfov=st.floats(1, 179),
+    roll=st.floats(-360, 360),
 )
 def test_a_ring_written_as_cameras_is_the_same_rig(count: int, **ring: float) -> None:
     by_ring = rig_from_mapping({"rings": [{"count": count, **ring}]}, source="a")
@@ -152,7 +156,10 @@ WRONG: dict[str, tuple[object, str]] = {
     "too many": ({"rings": [{"count": 600}] * 2}, r"^r\.yaml: a rig has at most 1000 cameras, got 1200"),
     "far too many": ({"cameras": [{}] * 1001}, r"^r\.yaml: a rig has at most 1000 cameras, got 1001"),
     "nameless": ({"cameras": [{"yaw": 0}]}, r"^r\.yaml, cameras\[0\]: name is missing"),
-    "number for a name": ({"cameras": [{"name": 7}]}, r"name must be text, in quotes where it looks like a number, got 7"),
+    "number for a name": (
+        {"cameras": [{"name": 7}]},
+        r"name must be text, in quotes where it looks like a number, got 7",
+    ),
     "twice": (
         {"cameras": [{"name": "a"}, {"name": "b"}, {"name": "a"}]},
         r"^r\.yaml: camera names become folder names and must differ, got 'a' twice",

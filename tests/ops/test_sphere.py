@@ -26,7 +26,7 @@ CAMERAS = [
     Camera(name="steep", yaw=170, pitch=75, hfov=100),
     Camera(name="oblique", yaw=-170, pitch=40, roll=-15),
 ]
-SIZES = [Size(160, 90), Size(97, 131)]
+SIZES = [Size(128, 72), Size(65, 91)]
 names = pytest.mark.parametrize("camera", CAMERAS, ids=lambda camera: camera.name)
 
 
@@ -47,8 +47,9 @@ def indices_of(camera: Camera, size: Size, pano_hw: tuple[int, int]) -> tuple[np
 
 def texel(pano: np.ndarray, column: np.ndarray, row: np.ndarray) -> np.ndarray:
     height, width = pano.shape[:2]
-    beyond = (row < 0) | (row >= height)
-    row = np.where(row < 0, -1 - row, np.where(row >= height, 2 * height - 1 - row, row))
+    row = row % (2 * height)  # a whole turn over both poles
+    beyond = row >= height
+    row = np.where(beyond, 2 * height - 1 - row, row)
     return pano[row, (column + np.where(beyond, width // 2, 0)) % width].astype(np.float64)
 
 
@@ -217,16 +218,16 @@ def test_linear_views_of_a_smooth_panorama(camera: Camera, size: Size) -> None:
 
 
 @pytest.mark.parametrize("kernel", Interpolation)
-@pytest.mark.parametrize(("height", "width"), [(128, 256), (32, 64), (20, 41), (9, 12), (3, 7)])
+@pytest.mark.parametrize(("height", "width"), [(128, 256), (32, 64), (20, 41), (3, 8)])
 def test_every_kernel_goes_on_over_seam_and_poles(kernel: Interpolation, height: int, width: int) -> None:
     pano = noise(height, width, sigma=1.0)
-    size = Size(200, 150)
+    size = Size(96, 72)
     judged = 0
     for camera in CAMERAS:
         column, row = indices_of(camera, size, (height, width))
         reach = KERNELS[kernel][1]
         crossing = (column < reach) | (column > width - 1 - reach) | (row < reach) | (row > height - 1 - reach)
-        if crossing.sum() < 50:
+        if crossing.sum() < 30:
             continue
         judged += 1
         view = cut(pano, camera, size, kernel)
@@ -246,11 +247,12 @@ def test_white_stays_white_and_black_black(kernel: Interpolation) -> None:
 
 @pytest.mark.parametrize("kernel", [Interpolation.CUBIC, Interpolation.LANCZOS])
 def test_overshoots_are_clamped(kernel: Interpolation) -> None:
+    size = Size(96, 54)
     row, column = np.indices((256, 512)) // 4 % 2
     one = np.where(np.arange(256)[:, None] < 128, column, row) * 255
     pano = np.repeat(one[..., None], 3, axis=2).astype(np.uint8)
     for camera in CAMERAS:
-        off = errors(cut(pano, camera, Size(160, 90), kernel), reference(pano, camera, Size(160, 90), kernel))
+        off = errors(cut(pano, camera, size, kernel), reference(pano, camera, size, kernel))
         assert off["mean"] < 1.2
         assert off["p999"] < 8
         assert off["max"] < 40  # a sample that wrapped round would be off by 200
@@ -309,18 +311,24 @@ def test_a_point_on_the_border_between_columns_belongs_to_the_right_one() -> Non
 # --- panoramas that cv2.remap refuses ---------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(("height", "width"), [(200, 40000), (64, 70000), (40000, 64), (40000, 7)])
+@pytest.fixture(scope="module", params=[(150, 40000), (33000, 61), (33000, 7)], ids=str)
+def long_pano(request: pytest.FixtureRequest) -> np.ndarray:
+    """[H, W] smoothed noise, so that a shift of a pixel anywhere shows."""
+    height, width = request.param
+    field = np.random.default_rng(5).integers(0, 256, (height, width), dtype=np.uint8)
+    field = np.concatenate([field[:, -7:], field, field[:, :7]], axis=1) if width > 14 else np.tile(field, 3)
+    smooth = cv2.GaussianBlur(field, (0, 0), 1.2)
+    left = (smooth.shape[1] - width) // 2
+    return np.clip((smooth[:, left : left + width].astype(np.float32) - 128) * 2.5 + 128, 0, 255).astype(np.uint8)
+
+
 @pytest.mark.parametrize("kernel", Interpolation)
-def test_panoramas_with_sides_too_long_for_cv2(height: int, width: int, kernel: Interpolation) -> None:
-    y, x = np.meshgrid((np.arange(height) + 0.5) / height, (np.arange(width) + 0.5) / width, indexing="ij")
-    waves = [np.sin(2 * np.pi * (4 * x + k / 3)) * np.cos(6 * np.pi * y + k) for k in range(3)]
-    pano = np.rint(127.5 + 120 * np.stack(waves, axis=-1)).astype(np.uint8)
-    del y, x, waves
-    buffer, size = padded(pano), Size(90, 60)
+def test_panoramas_with_sides_too_long_for_cv2(long_pano: np.ndarray, kernel: Interpolation) -> None:
+    buffer, size = padded(long_pano), Size(75, 50)
     for camera in (CAMERAS[2], CAMERAS[4], CAMERAS[6], CAMERAS[7], CAMERAS[10]):
         view = ViewMaps(rig_of(camera, size=size)).cut(buffer, camera, interpolation=kernel)
-        off = errors(view, reference(pano, camera, size, kernel))
-        assert off["mean"] < 0.5, camera.name
+        off = errors(view, reference(long_pano[..., None], camera, size, kernel)[..., 0])
+        assert off["mean"] < 0.8, camera.name
         assert off["max"] < 8, camera.name
 
 

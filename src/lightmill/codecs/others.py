@@ -2,6 +2,7 @@
 
 import io
 import struct
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -17,9 +18,22 @@ from lightmill.errors import DamagedImage, NotAnImage, UnsupportedImage
 # before anything is decoded, so that a panorama of 200 MP is neither refused nor warned of. Set here and nowhere else.
 Image.MAX_IMAGE_PIXELS = None
 
+# Of a damaged TIFF, Pillow also warns on the terminal, line by line; what cannot be read is said by an error here.
+warnings.filterwarnings("ignore", category=UserWarning, module=r"PIL\.TiffImagePlugin")
+
 # Only what is a picture by its first bytes: no EPS (it starts Ghostscript), no TGA (anything might be one).
 _FORMATS = ("AVIF", "BMP", "GIF", "JPEG2000", "PPM", "TIFF", "WEBP")
-_DAMAGE = (OSError, SyntaxError, ValueError, EOFError, LookupError, TypeError, ArithmeticError, struct.error)
+_DAMAGE = (
+    OSError,
+    RuntimeError,
+    SyntaxError,
+    ValueError,
+    EOFError,
+    LookupError,
+    TypeError,
+    ArithmeticError,
+    struct.error,
+)
 
 # (where, bytes, what it is) of files that Pillow could not open
 _READ = (

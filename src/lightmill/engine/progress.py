@@ -23,9 +23,8 @@ import sys
 import threading
 from collections import deque
 from collections.abc import Callable, Mapping
-from contextlib import suppress
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Any, Literal, Protocol, TextIO, TypeAlias
+from typing import TYPE_CHECKING, Any, Literal, Protocol, TextIO, TypeAlias, cast
 
 from lightmill.engine.items import Status
 from lightmill.engine.naming import printable
@@ -158,7 +157,17 @@ class _Lines:
         self._writing = threading.Lock()
 
     def put(self, line: str) -> None:
+        """Write a line, now or as soon as what is being written is through."""
         self._pending.append(line)
+        self._write_pending()
+
+    def apart(self, write: Callable[[], object]) -> None:
+        """Do something else that writes to the stream; lines that come meanwhile follow it."""
+        with self._writing:
+            write()
+        self._write_pending()
+
+    def _write_pending(self) -> None:
         while self._pending and self._writing.acquire(blocking=False):  # whoever holds it takes the line along
             try:
                 while self._pending:
@@ -167,29 +176,39 @@ class _Lines:
                 self._writing.release()
 
 
-class _Pipe:
-    """A text stream whose reader may have gone: then it is silent, and the run goes on."""
+class _Stream:
+    """A text stream that takes any text, and is silent once its reader has gone: the run goes on.
+
+    rich would end the process at a broken pipe, so it gets this in place of the stream itself.
+    """
 
     def __init__(self, stream: TextIO | None) -> None:
         self._stream = stream
+        self.encoding = (stream and stream.encoding) or "utf-8"
+
+    def write(self, text: str) -> int:
+        shown = text.encode(self.encoding, "backslashreplace").decode(self.encoding)
+        self._try(lambda stream: stream.write(shown))
+        return len(text)
 
     def write_line(self, line: str) -> None:
-        if self._stream is None:
-            return
-        encoding = self._stream.encoding or "utf-8"
-        try:
-            self._stream.write(line.encode(encoding, "backslashreplace").decode(encoding) + "\n")
-            self._stream.flush()
-        except (BrokenPipeError, ValueError):  # ValueError: closed by whoever gave it to us
-            self._give_up()
+        self.write(line + "\n")
+        self.flush()
 
-    def _give_up(self) -> None:
-        """What the stream still holds would fail again at exit, and turn the exit code into 120."""
-        stream, self._stream = self._stream, None
-        with suppress(OSError, ValueError, AttributeError):
-            nowhere = os.open(os.devnull, os.O_WRONLY)
-            os.dup2(nowhere, stream.fileno())  # type: ignore[union-attr]
-            os.close(nowhere)
+    def flush(self) -> None:
+        self._try(lambda stream: stream.flush())
+
+    def isatty(self) -> bool:
+        return bool(self._try(lambda stream: stream.isatty()))
+
+    def _try(self, what: Callable[[TextIO], object]) -> object:
+        if self._stream is None:
+            return None
+        try:
+            return what(self._stream)
+        except (OSError, ValueError):  # ValueError: closed by whoever gave it to us
+            self._stream = None
+            return None
 
 
 # --- messages only ---------------------------------------------------------------------------------------------------
@@ -199,7 +218,7 @@ class _Messages:
     """Only what has to be said, as plain lines."""
 
     def __init__(self, stream: TextIO | None) -> None:
-        self._lines = _Lines(_Pipe(stream).write_line)
+        self._lines = _Lines(_Stream(stream).write_line)
 
     def start(self, title: str) -> None:
         """Not shown."""
@@ -221,7 +240,7 @@ class _JsonLines:
     """One JSON object a line; the module's docstring has the keys."""
 
     def __init__(self, stream: TextIO) -> None:
-        self._lines = _Lines(_Pipe(stream).write_line)
+        self._lines = _Lines(_Stream(stream).write_line)
         self._shown_s = 0.0
 
     def start(self, title: str) -> None:
@@ -257,12 +276,12 @@ class _LiveDisplay:
         from rich.console import Console
         from rich.live import Live
 
-        self._console: Console = Console(file=stream, highlight=False, markup=False, emoji=False)
-        self._live: Live = Live(console=self._console, auto_refresh=False, transient=True)
+        quiet = cast("TextIO", _Stream(stream))
+        self._console = Console(file=quiet, highlight=False, markup=False, emoji=False)
+        self._live = Live(console=self._console, auto_refresh=False, transient=True)
         self._lines = _Lines(self._print)
         self._title = ""
         self._shown_s: float | None = None
-        self._gone = False
 
     def start(self, title: str) -> None:
         self._title = printable(title)
@@ -270,15 +289,16 @@ class _LiveDisplay:
             self.say(title)
             return
         atexit.register(self._close)  # an error on the way out leaves no half display behind
-        self._guarded(self._live.start)
+        self._lines.apart(self._live.start)
         # Live hides the cursor; a process that is killed could not bring it back, so it is never hidden for long
-        self._guarded(self._console.show_cursor)
+        self._lines.apart(self._console.show_cursor)
 
     def update(self, snapshot: Snapshot) -> None:
         due = self._shown_s is None or snapshot.elapsed_s - self._shown_s >= _REFRESH_EVERY_S
         if due and self._console.is_terminal:
             self._shown_s = snapshot.elapsed_s
-            self._guarded(lambda: self._live.update(_display(self._title, snapshot, self._console.width), refresh=True))
+            shown = _display(self._title, snapshot, self._console.width)
+            self._lines.apart(lambda: self._live.update(shown, refresh=True))
 
     def say(self, line: str) -> None:
         self._lines.put(printable(line))
@@ -286,26 +306,17 @@ class _LiveDisplay:
     def finish(self, snapshot: Snapshot, outcome: str) -> None:
         if not self._console.is_terminal:
             last = _display(f"{self._title} ({outcome})", snapshot, self._console.width)
-            self._guarded(lambda: self._console.print(last))
+            self._lines.apart(lambda: self._console.print(last))
         self._close()
 
     def _close(self) -> None:
         atexit.unregister(self._close)
-        self._guarded(self._live.stop)
+        self._lines.apart(self._live.stop)
 
     def _print(self, line: str) -> None:
         from rich.text import Text
 
-        self._guarded(lambda: self._console.print(Text(line), soft_wrap=True))
-
-    def _guarded(self, show: Callable[[], object]) -> None:
-        """A terminal that was closed ends the display, not the run."""
-        if self._gone:
-            return
-        try:
-            show()
-        except (OSError, ValueError):
-            self._gone = True
+        self._console.print(Text(line), soft_wrap=True)
 
 
 def _display(title: str, snapshot: Snapshot, width: int) -> "RenderableType":

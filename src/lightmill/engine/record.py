@@ -114,8 +114,9 @@ def bottleneck(session: Session) -> str | None:
     busiest = max(cpu.total, device.total, waited)
     if busiest <= 0:
         return None
-    full = max(session.queues, key=lambda queue: queue.full_share, default=None)
-    if busiest < 0.5 and full and full.full_share > 0.5 and full.name != "source":
+    between = [queue for queue in session.queues if queue.name != "source"]  # that one is full whenever listing is fast
+    full = max(between, key=lambda queue: queue.full_share, default=None)
+    if busiest < 0.5 and full and full.full_share > 0.5:
         return f"{full.name}: this queue was full for {percent(full.full_share)} of the time"
     if waited == busiest:
         return f"source: waited for during {percent(waited)} of the time"

@@ -276,7 +276,7 @@ def _bar(name: str, share: float, words: str, kinds: Sequence[str] = ()) -> str:
     width = 100 * min(max(share, 0.0), 1.0)
     return (
         f'<li class="{" ".join(kinds)}"><b>{_text(name)}</b> <small>{_text(words)}</small> '
-        f'<span>{percent(share)}</span>'
+        f"<span>{percent(share)}</span>"
         f'<div class="track" aria-hidden="true"><i style="width:{width:.1f}%"></i></div></li>\n'
     )
 

@@ -5,10 +5,13 @@ image names, and the rest of the name says which images were taken together.
 """
 
 import math
+import re
+from collections.abc import Iterable
 from functools import reduce
 from typing import TypeAlias
 
 from lightmill.engine.items import Json
+from lightmill.errors import NameCollision
 from lightmill.ops.rig import Camera, Rig
 
 Quaternion: TypeAlias = tuple[float, float, float, float]  # w, x, y, z, length 1
@@ -32,6 +35,22 @@ def rig_config(rig: Rig) -> list[Json]:
         for camera in rig.cameras
     ]
     return [{"cameras": cameras}]
+
+
+def check_names(rig: Rig, names: Iterable[str]) -> None:
+    """Refuses names that COLMAP would group wrongly, without a word.
+
+    `names` are those of the views inside their camera's folder (`walk/a.jpg` of `cam00/walk/a.jpg`). COLMAP takes what
+    follows the last `cam00/` of the whole for the name of the panorama (4.2.1: StringGetAfter), so none may hold a
+    camera's name and a slash once more. Raises NameCollision for the first that does.
+    """
+    again = re.compile("(" + "|".join(re.escape(camera.name) for camera in rig.cameras) + ")/")
+    for name in names:
+        if found := again.search(name):
+            raise NameCollision(
+                f"{name}: COLMAP would take {found[0]!r} for the folder of the camera {found[1]!r} and group the wrong "
+                "views; rename that folder, name the rig's cameras otherwise, or use --naming stem or index"
+            )
 
 
 def _pose(camera: Camera, reference: Camera) -> dict[str, Json]:

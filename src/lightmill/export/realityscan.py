@@ -11,7 +11,7 @@ import uuid
 from typing import Final, Literal, TypeAlias
 from xml.sax.saxutils import quoteattr
 
-from lightmill.export.rigfile import rig_json
+from lightmill.export.rigfile import camera_angles
 from lightmill.ops.rig import Camera, Rig
 
 # component: the views of a panorama are tied by poses alone. rig: they are declared a camera rig as well
@@ -22,8 +22,10 @@ _FILM_WIDTH_MM: Final = 36.0
 
 
 def rig_guid(rig: Rig) -> str:
-    """A GUID in braces that stays the same for the same name, size and cameras."""
-    return _braced(uuid.uuid5(_NAMESPACE, json.dumps(rig_json(rig), sort_keys=True)))
+    """A GUID in braces that stays the same for the same name, size and cameras, on every machine."""
+    # of what defines the rig only: sines differ in their last bit from one machine to the next
+    cameras = [[camera.name, camera_angles(camera)] for camera in rig.cameras]
+    return _braced(uuid.uuid5(_NAMESPACE, json.dumps([rig.name, str(rig.size), cameras], sort_keys=True)))
 
 
 def instance_guid(rig_id: str, key: str) -> str:

@@ -12,6 +12,7 @@ from lightmill.ops.rig import Camera, Rig
 from lightmill.ops.rigs import Entry, check_names
 from lightmill.types import Size
 
+_ANGLES = ("yaw", "pitch", "roll", "hfov")
 _DERIVED = ("fx", "fy", "cx", "cy", "pano_from_cam")
 _TOLERANCE = 1e-6  # relative: files pass through tools that print fewer digits
 
@@ -43,8 +44,12 @@ def read_rig_json(text: str, *, source: str) -> Rig:
 
 
 def _camera_json(camera: Camera, size: Size) -> dict[str, Json]:
-    angles: dict[str, Json] = {field: getattr(camera, field) for field in ("name", "yaw", "pitch", "roll", "hfov")}
-    return angles | _derived(camera, size)
+    return {"name": camera.name, **camera_angles(camera), **_derived(camera, size)}
+
+
+def camera_angles(camera: Camera) -> dict[str, Json]:
+    """`yaw`, `pitch`, `roll` and `hfov` in degrees, all as float: a rig reads the same whoever wrote it."""
+    return {field: float(getattr(camera, field)) for field in _ANGLES}
 
 
 def _derived(camera: Camera, size: Size) -> dict[str, Json]:
@@ -74,8 +79,8 @@ def _read_size(top: Entry) -> Size:
 
 
 def _read_camera(entry: Entry, size: Size) -> Camera:
-    entry.allow("name", "yaw", "pitch", "roll", "hfov", *_DERIVED)
-    for field in ("yaw", "pitch", "roll", "hfov"):
+    entry.allow("name", *_ANGLES, *_DERIVED)
+    for field in _ANGLES:
         entry.value(field)  # a default would hide that the file is not whole
     camera = Camera(
         name=entry.camera_name(),

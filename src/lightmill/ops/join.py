@@ -63,8 +63,7 @@ def _tiles(camera: Camera, size: Size, pano_hw: tuple[int, int]) -> tuple[_Tile,
         if _angle_to_axis(cam_from_pano[2], south, east) > seen + math.hypot(np.ptp(south), np.ptp(east)) / 2:
             continue
         column, row = _place_in_view(cam_from_pano, south, east, size, focal)
-        inside = (column > -1) & (column < size.width) & (row > -1) & (row < size.height)
-        if inside.any():
+        if (column >= 0).any():
             xy, fraction = np.empty((*column.shape, 2), np.int16), np.empty(column.shape, np.uint16)
             cv2.convertMaps(column, row, cv2.CV_16SC2, dstmap1=xy, dstmap2=fraction)
             tiles.append(_Tile(box, xy, fraction))
@@ -81,7 +80,11 @@ def _angle_to_axis(axis: NDArray[np.float64], south: NDArray[np.float64], east: 
 def _place_in_view(
     cam_from_pano: NDArray[np.float64], south: NDArray[np.float64], east: NDArray[np.float64], size: Size, focal: float
 ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """Column and row indices in the view, [h, w] each; far outside it for what lies behind the camera."""
+    """Column and row indices in the view, [h, w] each; -2 for what the view does not show.
+
+    Points within half a pixel of the border count as on the outermost pixels' centres: they read the same there, and
+    no rounding can push them out of one view without pushing them into the next.
+    """
 
     def component(turn: NDArray[np.float64]) -> NDArray[np.float64]:
         around: NDArray[np.float64] = turn[0] * np.sin(east) + turn[2] * np.cos(east)
@@ -89,17 +92,22 @@ def _place_in_view(
         return np.cos(south)[:, None] * around + along[:, None]
 
     x, y, z = (component(turn) for turn in cam_from_pano)
-    scale = focal / np.maximum(z, 1e-9)
-    places = []
-    for axis, side in ((x, size.width), (y, size.height)):
-        index = np.where(z > 0, axis * scale + side / 2 - 0.5, -2)
-        places.append(np.clip(index, -2, side + 1).astype(np.float32))  # the fixed-point map holds no large numbers
-    return places[0], places[1]
+    scale = focal / np.where(z > 0, z, 1)
+    column, row = x * scale + (size.width - 1) / 2, y * scale + (size.height - 1) / 2
+    inside = (z > 0) & _within(column, size.width) & _within(row, size.height)
+    return (
+        np.where(inside, np.clip(column, 0, size.width - 1), -2).astype(np.float32),
+        np.where(inside, np.clip(row, 0, size.height - 1), -2).astype(np.float32),
+    )
+
+
+def _within(index: NDArray[np.float64], side: int) -> NDArray[np.bool_]:
+    return np.abs(index - (side - 1) / 2) <= side / 2 + 1e-6  # px; views that only meet must not leave a gap
 
 
 def _feather(size: Size) -> NDArray[np.float32]:
-    """[h, w] the weight of a view's pixels: 1 in the middle, falling as a parabola along each axis, above 0 inside."""
-    across, down = (1 - ((np.arange(side) + 0.5) * 2 / side - 1) ** 2 for side in (size.width, size.height))
+    """[h, w] the weight of a view's pixels, `((1 - x^2) (1 - y^2))^2` with x and y from -1 to 1: above 0 everywhere."""
+    across, down = ((1 - ((np.arange(side) + 0.5) * 2 / side - 1) ** 2) ** 2 for side in (size.width, size.height))
     return (down[:, None] * across).astype(np.float32)
 
 
@@ -169,9 +177,10 @@ class PanoJoin:
 
     def result_mask(self) -> Joined:
         """255 where the weighted mean of the masks added so far is at least one half of 255, else 0."""
+        half = 127.5 - 1e-3  # sums in float32 miss an exact half by less
         pixels = np.zeros(self._total.shape, np.uint8)
         for box in _boxes(self._pano_hw):
-            pixels[box] = np.where(self._mean(box) >= 127.5, 255, 0)
+            pixels[box] = np.where(self._mean(box) >= half, 255, 0)
         return Joined(pixels, self._covered())
 
     def clear(self) -> None:

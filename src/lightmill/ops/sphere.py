@@ -293,7 +293,7 @@ class ViewMaps:
         return self._maps.used_bytes + self._shared.used_bytes
 
     def cut(self, padded: Pixels, camera: Camera, *, interpolation: Interpolation, out: Pixels | None = None) -> Pixels:
-        """The view of `camera`, [h, w, C] or [h, w] uint8, out of `padded`, [H + 2 MARGIN, W, C] or [H + 2 MARGIN, W].
+        """The view of `camera`, [h, w, 3] or [h, w] uint8, out of `padded`, [H + 2 MARGIN, W, 3] or [H + 2 MARGIN, W].
 
         Positions are rounded to 1/32 px. `out`: C-contiguous, written and returned. The camera need not be one of the
         rig; its view has the rig's size. Raises ValueError for arrays of other kinds and shapes.
@@ -305,7 +305,8 @@ class ViewMaps:
         return self._fill(padded, camera, "nearest", cv2.INTER_NEAREST, out)
 
     def _fill(self, padded: Pixels, camera: Camera, sampling: Sampling, flag: int, out: Pixels | None) -> Pixels:
-        if padded.dtype != np.uint8 or padded.ndim not in (2, 3) or len(padded) <= 2 * MARGIN:
+        kind = padded.dtype == np.uint8 and (padded.ndim == 2 or padded.shape[2:] == (3,))
+        if not kind or len(padded) <= 2 * MARGIN:
             raise ValueError(
                 f"a padded panorama is uint8 [H + {2 * MARGIN}, W, 3] or [H + {2 * MARGIN}, W], "
                 f"got {padded.dtype} {list(padded.shape)}"

@@ -14,6 +14,8 @@ mode ever decides a pixel. Kernels:
 Positions are worked out in float64: in float32, asin alone is off by up to a pixel near the poles of a 16K panorama.
 They are kept as float32, which is good to about 0.002 px at 16384 columns (benchmarks/bench_sphere_torch.py).
 
+On the CPU this is a check of what CUDA does, not a way to be fast: OpenCV takes a fraction of the time there.
+
 torch is imported by the functions that need it, so that this module costs nothing to import.
 """
 

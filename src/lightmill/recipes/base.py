@@ -45,6 +45,8 @@ class Recipe(BaseModel):
 
     name: ClassVar[str]  # on the command line
     table_suffix: ClassVar[str] = "outputs"  # `<table>_with_<suffix>.csv`
+    positional: ClassVar[tuple[str, ...]] = ()  # options that stand between INPUT and OUT
+    input_name: ClassVar[str] = "input"
     input_help: ClassVar[str] = "A folder of pictures, one picture, a table (.csv, .parquet), a .zip, or a video."
 
     naming: Naming = Field(

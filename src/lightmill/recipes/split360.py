@@ -16,7 +16,7 @@ from lightmill.codecs.encode import ImageFormat, encode, encode_mask
 from lightmill.codecs.exif import SourceTags, camera_exif, read_tags
 from lightmill.codecs.header import Header, read_header
 from lightmill.engine.buffers import Buffers
-from lightmill.engine.items import MADE, Json, Notes, Ref
+from lightmill.engine.items import MADE, Json, Notes, Ref, Source
 from lightmill.engine.journal import Journal
 from lightmill.engine.outputs import Outputs
 from lightmill.engine.pipeline import Pipeline
@@ -29,10 +29,11 @@ from lightmill.ops.antialias import Antialias, Pyramid
 from lightmill.ops.cover import ownership_mask
 from lightmill.ops.quality import sharpness
 from lightmill.ops.rig import Camera, Rig
-from lightmill.ops.rigs import preset, rig_from_mapping
 from lightmill.ops.sphere import Interpolation, ViewMaps, continue_poles, inner, padded_shape
 from lightmill.recipes.base import Recipe, SizeOption, listed
 from lightmill.recipes.masks import ALL_KEPT, ALPHA, MaskFolder, padded_mask
+from lightmill.recipes.previews import preview
+from lightmill.recipes.rig_option import refuse_ambiguous, rig_of
 from lightmill.recipes.tables import write_table
 from lightmill.sources import open_source
 from lightmill.types import Size
@@ -50,7 +51,7 @@ class Split360(Recipe):
     name: ClassVar[str] = "split360"
     table_suffix: ClassVar[str] = "views"
 
-    rig: str = Field("ring8", description="Preset (see `lightmill rigs`) or a YAML file with `rings:` or `cameras:`.")
+    rig: str = Field("ring8", description="Preset (see `lightmill rigs`), YAML file with `rings:` or `cameras:`, or rig.json.")
     size: SizeOption = Field(Size(1920, 1080), description="Width and height of every view.")
     format: ImageFormat = Field(ImageFormat.JPG, description="jpg, png, webp or tiff.")
     quality: int = Field(95, ge=1, le=100, description="Of JPEG and WebP.")
@@ -109,7 +110,7 @@ class Split360(Recipe):
             pipeline=self.pipeline(rig, masks, video=source.streams, device=device),
             device=device,
             begin=lambda outputs: self._begin(outputs, rig),
-            export=lambda outputs, journal: self._export(outputs, journal, rig, source),
+            export=lambda outputs, journal: self._export(outputs, journal, rig, source, input),
         )
 
     def pipeline(self, rig: Rig, masks: MaskFolder | None, *, video: bool, device: str = "cpu") -> Pipeline:
@@ -172,14 +173,10 @@ class Split360(Recipe):
 
     def resolved_rig(self) -> Rig:
         """The rig that `--rig` and `--size` mean. Raises UsageError."""
-        path = Path(self.rig)
-        if path.suffix.lower() in (".yaml", ".yml"):
-            cameras, name = rig_from_mapping(load_yaml(path), source=str(path)), path.stem
-        else:
-            cameras, name = preset(self.rig), self.rig
+        rig = rig_of(self.rig, self.size)
         if self.layout == "flat":
-            refuse_ambiguous(cameras)
-        return Rig(name=name, size=self.size, cameras=cameras)
+            refuse_ambiguous(rig.cameras)
+        return rig
 
     def command(self, input: Path) -> dict[str, Json]:
         command = super().command(input)
@@ -196,7 +193,7 @@ class Split360(Recipe):
     def _begin(self, outputs: Outputs, rig: Rig) -> None:
         outputs.write_if_changed("rig.json", as_json(rig_json(rig)))
 
-    def _export(self, outputs: Outputs, journal: Journal, rig: Rig, source: Any) -> list[str]:
+    def _export(self, outputs: Outputs, journal: Journal, rig: Rig, source: Source, input: Path) -> list[str]:
         made = ["rig.json"]
         if "colmap" in self.export:
             outputs.write_if_changed("colmap/rig_config.json", as_json(colmap.rig_config(rig)))
@@ -205,7 +202,9 @@ class Split360(Recipe):
             views = views_of(journal, rig, with_masks=bool(self.masks))
             outputs.write_if_changed("transforms.json", (text.encode() for text in nerfstudio.transforms(rig, views)))
             made.append("transforms.json")
-        made += write_table(outputs, journal, source, suffix=self.table_suffix, absolute=self.absolute_paths)
+        made += write_table(
+            outputs, journal, source, input=input, suffix=self.table_suffix, absolute=self.absolute_paths
+        )
         return made
 
 
@@ -347,17 +346,6 @@ def preview_view(view: NDArray[np.uint8], camera: Camera, notes: Notes) -> None:
     preview(notes, camera.name, view, 240)
 
 
-def preview(notes: Notes, label: str, pixels: NDArray[np.uint8], width: int) -> None:
-    """A small JPEG for the contact sheet, where this item is on it."""
-    if not notes.sampled:
-        return
-    step = max(pixels.shape[1] // (2 * width), 1)
-    coarse = np.ascontiguousarray(pixels[::step, ::step])
-    height = max(round(width * pixels.shape[0] / pixels.shape[1]), 1)
-    small = cv2.resize(coarse, (width, height), interpolation=cv2.INTER_AREA)
-    notes.preview(label, encode(small, format=ImageFormat.JPG, quality=80))
-
-
 # --- small things ----------------------------------------------------------------------------------------------------
 
 
@@ -376,28 +364,6 @@ def chosen_device(wanted: str) -> str:
     if wanted == "auto":
         return "cpu"
     raise UsageError("--device cuda: torch finds no CUDA device here; leave the option out, or give --device cpu")
-
-
-def load_yaml(path: Path) -> dict[str, Any]:
-    """The mapping in a YAML file. Raises UsageError."""
-    import yaml
-
-    try:
-        found = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise UsageError(f"--rig {path}: {' '.join(str(error).split())}") from error
-    if not isinstance(found, dict):
-        raise UsageError(f"--rig {path}: it should hold `rings:` or `cameras:`; see the page on split360 for examples")
-    return found
-
-
-def refuse_ambiguous(cameras: tuple[Camera, ...]) -> None:
-    """With --layout flat, x_cam and x + _cam must not be one file: no camera's name may end with _another's."""
-    names = [camera.name for camera in cameras]
-    for one in names:
-        for other in names:
-            if one != other and one.lower().endswith(f"_{other.lower()}"):
-                raise UsageError(f"--layout flat cannot tell cameras {one!r} and {other!r} apart: rename one of them")
 
 
 def as_json(value: object) -> Iterator[bytes]:

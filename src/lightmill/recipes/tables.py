@@ -1,14 +1,16 @@
 """The user's table, given back with what came of every row."""
 
-from typing import Any
+from pathlib import Path
 
-from lightmill.engine.items import MADE
+from lightmill.engine.items import MADE, Source
 from lightmill.engine.journal import Journal
 from lightmill.engine.outputs import Outputs
 from lightmill.sources import TableSource, iterate_back
 
 
-def write_table(outputs: Outputs, journal: Journal, source: Any, *, suffix: str, absolute: bool) -> list[str]:
+def write_table(
+    outputs: Outputs, journal: Journal, source: Source, *, input: Path, suffix: str, absolute: bool
+) -> list[str]:
     """`<table>_with_<suffix>.csv` in OUT, for a source that is a table. Returns the names of the files it wrote."""
     if not isinstance(source, TableSource):
         return []
@@ -18,6 +20,6 @@ def write_table(outputs: Outputs, journal: Journal, source: Any, *, suffix: str,
         if first and absolute:
             first = str(outputs.root.resolve() / first)
         results[row.key] = (first, str(row.status), row.error)
-    name = f"{source.path.stem}_with_{suffix}.csv"
+    name = f"{input.stem}_with_{suffix}.csv"
     outputs.write_if_changed(name, iterate_back(source.table, results))
     return [name]

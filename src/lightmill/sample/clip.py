@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from fractions import Fraction
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, TypeAlias
 
 import cv2
 import numpy as np
@@ -18,14 +18,14 @@ from lightmill.sample.scene import Scene
 
 if TYPE_CHECKING:
     import av
-    from av.video.stream import VideoStream
 
+Codec: TypeAlias = Literal["libx264", "mpeg4"]
 _BT709, _LIMITED_RANGE = 1, 1  # as ITU-T H.273 and libav number them
 _OPTIONS = {"libx264": {"crf": "17", "preset": "veryfast", "threads": "1"}, "mpeg4": {"qscale": "2", "threads": "1"}}
 _STILLS_APART_S = 1.5
 
 
-def write_clip(  # noqa: PLR0913
+def write_clip(
     folder: Path,
     *,
     seconds: float = 6,
@@ -34,7 +34,7 @@ def write_clip(  # noqa: PLR0913
     seed: int = 1,
     mask_fps: float = 2,
     supersample: int = 2,
-    codec: Literal["libx264", "mpeg4"] | None = None,
+    codec: Codec | None = None,
 ) -> Path:
     """Write folder/clip.mp4 and folder/masks/clip_SSSSS_mmm.png; returns the path of the clip.
 
@@ -44,9 +44,8 @@ def write_clip(  # noqa: PLR0913
     Raises UsageError for a length, a rate or a width that makes no clip, OutputError for a folder that cannot be made.
     """
     if not (seconds > 0 and 0.1 <= fps <= 240 and 0.1 <= mask_fps <= 240):
-        raise UsageError(
-            f"a clip needs seconds above 0 and rates from 0.1 to 240, got seconds={seconds}, fps={fps}, mask_fps={mask_fps}"
-        )
+        given = f"seconds={seconds}, fps={fps}, mask_fps={mask_fps}"
+        raise UsageError(f"a clip needs seconds above 0 and rates from 0.1 to 240, got {given}")
     if width % 4:
         raise UsageError(f"the width of a clip is a multiple of 4, so that its height is even too, got {width}")
     masks = _made(folder / "masks")
@@ -69,8 +68,9 @@ def write_clip(  # noqa: PLR0913
 
 
 def write_stills(folder: Path, *, count: int, width: int, seed: int = 1) -> list[Path]:
-    """Write folder/courtyard_000.jpg and so on, 1.5 s apart, and folder/masks/courtyard_000.png; returns the JPEGs' paths.
+    """Write folder/courtyard_000.jpg and folder/masks/courtyard_000.png and so on, 1.5 s apart.
 
+    Returns the paths of the JPEGs. Equal arguments give equal files.
     Raises UsageError for a width that makes no panorama, OutputError for a folder that cannot be made.
     """
     masks = _made(folder / "masks")
@@ -78,7 +78,7 @@ def write_stills(folder: Path, *, count: int, width: int, seed: int = 1) -> list
     def still(i: int) -> Path:
         rendered = panorama(Scene(seed), time_s=i * _STILLS_APART_S, width=width)
         path = folder / f"courtyard_{i:03d}.jpg"
-        _write(path, cv2.cvtColor(rendered.pixels, cv2.COLOR_RGB2BGR))
+        _write(path, np.ascontiguousarray(rendered.pixels[..., ::-1]))
         _write(masks / f"{path.stem}.png", rendered.mask)
         return path
 
@@ -94,19 +94,19 @@ def _made(folder: Path) -> Path:
     return folder
 
 
-def _write(path: Path, picture: NDArray[np.generic]) -> None:
+def _write(path: Path, picture: NDArray[np.uint8]) -> None:
     """A picture [H, W] or [H, W, 3] BGR, uint8, as the suffix says."""
     _, data = cv2.imencode(path.suffix, picture)
     path.write_bytes(data.tobytes())
 
 
-def _best_codec() -> str:
+def _best_codec() -> Codec:
     import av
 
     return "libx264" if "libx264" in av.codecs_available else "mpeg4"
 
 
-def _encode(path: Path, frames: Iterator[NDArray[np.uint8]], *, width: int, rate: Fraction, codec: str) -> None:
+def _encode(path: Path, frames: Iterator[NDArray[np.uint8]], *, width: int, rate: Fraction, codec: Codec) -> None:
     import av
 
     with av.open(str(path), "w") as container:

@@ -6,12 +6,12 @@ instead of flickering.
 
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
-Floats: TypeAlias = NDArray[np.float32]
+Floats: TypeAlias = NDArray[np.floating[Any]]  # float32 throughout; numpy's stubs lose that next to Python's numbers
 Colour: TypeAlias = tuple[float, float, float]
 _NOISE_SIZE = 1024  # texels; a power of two
 
@@ -70,8 +70,8 @@ class Noise:
         above += x * (self._texels[upper + right] - above)
         below = self._texels[lower + left]
         below += x * (self._texels[lower + right] - below)
-        above += y * (below - above)
-        return above
+        noise: Floats = above + y * (below - above)
+        return noise
 
 
 @lru_cache(maxsize=8)
@@ -95,15 +95,15 @@ def _mean_sign(x: Floats, footprint: Floats) -> Floats:
     """[N] mean, over the footprint around x, of a wave that is +1 in [0, 1), -1 in [1, 2), and so on."""
 
     def integral(at: Floats) -> Floats:
-        return 1 - np.abs(np.mod(at, 2) - 1)
+        folded: Floats = np.abs(np.mod(at, 2) - 1)
+        return 1 - folded
 
     half = footprint / 2
-    return (integral(x + half) - integral(x - half)) / footprint
+    mean: Floats = (integral(x + half) - integral(x - half)) / footprint
+    return mean
 
 
-def reflectance(  # noqa: PLR0913
-    finish: Finish, *, u: Floats, v: Floats, wide_u: Floats, wide_v: Floats, noise: Noise
-) -> Floats:
+def reflectance(finish: Finish, *, u: Floats, v: Floats, wide_u: Floats, wide_v: Floats, noise: Noise) -> Floats:
     """[3, N] linear reflectance at places u, v (m) of a surface, averaged over footprints wide_u x wide_v (m)."""
     across, down = u / finish.cell_m[0], v / finish.cell_m[1]
     wide_x = np.maximum(wide_u / finish.cell_m[0], 1e-3)

@@ -1,7 +1,7 @@
 """Pictures of the sample scene, as a panoramic camera and as any pinhole camera inside of it would take them.
 
-Conventions: `lightmill.ops.rig` for cameras; panorama column `(atan2(x, z) / 2pi + 1/2) W`, row `(1/2 + asin(y) / pi) H`,
-the first pixel's centre at (0.5, 0.5).
+Conventions: `lightmill.ops.rig` for cameras; panorama column `(atan2(x, z) / 2pi + 1/2) W`, row
+`(1/2 + asin(y) / pi) H`, the first pixel's centre at (0.5, 0.5).
 """
 
 import math
@@ -21,7 +21,7 @@ from lightmill.types import Size
 __all__ = ["Rendered", "camera_centre", "panorama", "pinhole", "to_srgb", "world_from_pano"]
 
 _Rays: TypeAlias = Callable[[NDArray[np.float64], NDArray[np.float64]], NDArray[np.float64]]
-_TILE_HW = (64, 128)  # small, so that few solids are in sight of each
+_TILE_HW = (128, 128)  # small, so that few solids are in sight of each
 _STEP = 36  # pixels that differ from a neighbour by more than this, of 255, are drawn again, finer
 
 

@@ -1,7 +1,7 @@
 """The sample scene: light, sky, and what a ray meets.
 
 Colours are linear, sRGB primaries; the sun lights Lambert surfaces and throws hard shadows, the sky and the ground
-light the rest, less of it in corners. No reflections: a place looks the same from everywhere, as photogrammetry wants it.
+light the rest, less of it in corners. No reflections: a place looks the same from everywhere but for a little haze.
 """
 
 import math
@@ -12,11 +12,11 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from lightmill.sample.courtyard import FIRST_OTHER, GROUND, PAVING, PERSON, SKY, courtyard, person
-from lightmill.sample.finish import Floats, noise_of, reflectance
+from lightmill.sample.finish import Floats, Noise, noise_of, reflectance
 from lightmill.sample.shapes import Chart, Solid, column, dot
 
 _HORIZON_M = 1e4  # where the ground ends
-_BLOCK = 1 << 13  # rays at a time: their arrays stay in the cache
+_BLOCK = 1 << 14  # rays at a time: their arrays stay in the cache
 _SUN_YAW, _SUN_HEIGHT = math.radians(-128), math.radians(43)
 _SUN = column((
     math.cos(_SUN_HEIGHT) * math.sin(_SUN_YAW), -math.sin(_SUN_HEIGHT), math.cos(_SUN_HEIGHT) * math.cos(_SUN_YAW)
@@ -76,7 +76,7 @@ def trace(
     rays = np.asarray(rays_in_world, np.float64)
     shape = rays.shape[:-1]
     flat = np.ascontiguousarray(rays.reshape(-1, 3).T)
-    flat = (flat / np.sqrt(dot(flat, flat))).astype(np.float32)  # type: ignore[arg-type]
+    flat = (flat / np.sqrt(dot(flat, flat))).astype(np.float32)
     flat[flat == 0] = 1e-30  # so that slabs never divide by 0
     origin = np.asarray(centre, np.float32).reshape(3, 1)
     rgb, normal = np.empty_like(flat), np.zeros_like(flat)
@@ -118,8 +118,14 @@ def _first(world: _World, origin: Floats, ray: Floats) -> tuple[Floats, NDArray[
     return depth, winner
 
 
-def _look(  # noqa: PLR0913
-    scene: Scene, world: _World, origin: Floats, ray: Floats, depth: Floats, winner: NDArray[np.intp], pixel_angle: float
+def _look(
+    scene: Scene,
+    world: _World,
+    origin: Floats,
+    ray: Floats,
+    depth: Floats,
+    winner: NDArray[np.intp],
+    pixel_angle: float,
 ) -> tuple[Floats, Floats]:
     """Colour and normal, [3, N] each."""
     rgb, normal = np.empty_like(ray), np.zeros_like(ray)
@@ -133,13 +139,13 @@ def _look(  # noqa: PLR0913
     return rgb, normal
 
 
-def _surface(  # noqa: PLR0913
+def _surface(
     scene: Scene, world: _World, index: int, origin: Floats, ray: Floats, depth: Floats, pixel_angle: float
 ) -> tuple[Floats, Floats]:
     """Colour and normal, [3, N] each, of one solid or the ground."""
     point = origin + depth * ray
     if index == len(world.solids):
-        normal, finish = np.zeros_like(point) + column((0, -1, 0)), PAVING
+        normal, finish = np.repeat(column((0, -1, 0)), point.shape[1], axis=1), PAVING
         chart = Chart(point[0], point[2], np.abs(ray[0]), np.abs(ray[2]))
     else:
         solid = world.solids[index]
@@ -162,7 +168,8 @@ def _light(world: _World, point: Floats, normal: Floats, *, own: int) -> Floats:
         from_sun[lit] *= ~_shadowed(world, np.take(point, lit, axis=1), own=own)
     up = 0.5 - 0.5 * normal[1]
     around = _BOUNCE + up * (_SKYLIGHT - _BOUNCE)
-    return around * _openness(world, point, normal, own=own) + from_sun * _SUNLIGHT
+    light: Floats = around * _openness(world, point, normal, own=own) + from_sun * _SUNLIGHT
+    return light
 
 
 _SUN_RIGHT = np.cross(_SUN, column((0, 1, 0)), axis=0) / math.cos(_SUN_HEIGHT)
@@ -205,7 +212,7 @@ def sky(scene: Scene, ray: Floats) -> Floats:
     """[3, N] what unit rays [3, N] above the horizon see: air, clouds, the sun, hills."""
     clouds = noise_of(scene.seed + 1, falloff=1.6)
     height = -ray[1]
-    colour = _HORIZON + np.sqrt(np.maximum(height, 0)) * (_ZENITH - _HORIZON)
+    colour: Floats = _HORIZON + np.sqrt(np.maximum(height, 0)) * (_ZENITH - _HORIZON)
     near_sun = dot(ray, _SUN)
     colour += (0.30 * np.exp(14 * (near_sun - 1)) + 0.45 * np.exp(220 * (near_sun - 1))) * _GLOW
     u, v = (0.085 * axis / (height + 0.16) for axis in (ray[0], ray[2]))
@@ -216,15 +223,21 @@ def sky(scene: Scene, ray: Floats) -> Floats:
     cloud = _CLOUD * (1 - 0.12 * np.clip(0.6 * thick + 3 * shade, 0, 2))
     colour += 0.9 * cover * (cloud - colour)
     colour += 20 * _smooth((near_sun - math.cos(0.024)) * 1.5e4) * _GLOW
+    if height.min() < 0.25:
+        _add_hills(colour, ray, clouds)
+    return colour
+
+
+def _add_hills(colour: Floats, ray: Floats, noise: Noise) -> None:
     yaw = np.arctan2(ray[0], ray[2]) / math.tau
     for distance, high, row in ((0.62, 0.075, 0.2), (0.25, 0.05, 0.7)):
-        ridge = high * (1 + 0.45 * clouds.at(yaw, np.full_like(yaw, row), np.full_like(yaw, 0.004)))
-        behind = _smooth((ridge - height) / 0.003)
+        ridge = high * (1 + 0.45 * noise.at(yaw, np.full_like(yaw, row), np.full_like(yaw, 0.004)))
+        behind = _smooth((ridge + ray[1]) / 0.003)
         colour += behind * (_HILL + distance * (_HORIZON - _HILL) - colour)
-    return colour
 
 
 def _smooth(x: Floats) -> Floats:
     """[N] 0 below 0, 1 above 1, and a smooth cubic between."""
     x = np.clip(x, 0, 1)
-    return x * x * (3 - 2 * x)
+    smooth: Floats = x * x * (3 - 2 * x)
+    return smooth

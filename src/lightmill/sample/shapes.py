@@ -9,11 +9,9 @@ from functools import cached_property
 from typing import NamedTuple, Protocol, TypeAlias
 
 import numpy as np
-from numpy.typing import NDArray
 
-from lightmill.sample.finish import Finish
+from lightmill.sample.finish import Finish, Floats
 
-Floats: TypeAlias = NDArray[np.float32]
 Point: TypeAlias = tuple[float, float, float]
 
 
@@ -29,7 +27,10 @@ class Chart(NamedTuple):
 class Solid(Protocol):
     """One closed shape with one finish."""
 
-    finish: Finish
+    @property
+    def finish(self) -> Finish:
+        """What its surface looks like."""
+        ...
 
     @property
     def bound(self) -> tuple[Floats, Floats]:
@@ -63,7 +64,8 @@ def dot(a: Floats, b: Floats) -> Floats:
 
 def largest(a: Floats) -> Floats:
     """[N] the largest of each point's three numbers; `a.max(axis=0)` is ten times slower."""
-    return np.maximum(np.maximum(a[0], a[1]), a[2])
+    most: Floats = np.maximum(np.maximum(a[0], a[1]), a[2])
+    return most
 
 
 def column(point: Point) -> Floats:

@@ -3,14 +3,15 @@
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal, TypeAlias
-
-from numpy.typing import NDArray
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 from lightmill.sources.zips import ZipLimit
 
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
 Pick: TypeAlias = Literal["first", "sharpest"]
-Sharpness: TypeAlias = Callable[[NDArray[Any]], float]
+Sharpness: TypeAlias = Callable[["NDArray[Any]"], float]
 
 
 @dataclass(frozen=True, kw_only=True)

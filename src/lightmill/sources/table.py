@@ -164,18 +164,18 @@ def _parsed(text: str, delimiter: str, path: Path) -> tuple[list[list[str]], str
     reader = csv.reader(lines, delimiter=delimiter)
     rows: list[list[str]] = []
     newline = "\n"
-    opened = 1  # the line in which the last row begins
+    begins = ends = 0  # the lines of the last row
     try:
         for row in reader:
+            begins, ends = ends + 1, reader.line_num
             if not rows:
                 newline = "\r\n" if lines.last.endswith("\r\n") else "\n"
             if row:
                 rows.append(row)
-            opened = reader.line_num + 1 if reader.line_num < lines.count else opened
     except csv.Error as error:
         raise InputError(f"the table {files.shown(path)} is no CSV at line {reader.line_num}: {error}") from error
     if rows.pop() != [_END]:
-        raise InputError(f'the table {files.shown(path)} has a quote (") that is never closed, from line {opened} on')
+        raise InputError(f'the table {files.shown(path)} has a quote (") that is never closed, from line {begins} on')
     return rows, newline
 
 
@@ -184,14 +184,11 @@ class _Lines:
 
     def __init__(self, text: str) -> None:
         self._text = io.StringIO(text, newline="")
-        self._ended = False
         self.last = ""
-        self.count = 0
 
     def __iter__(self) -> Iterator[str]:
         for line in self._text:
             self.last = line
-            self.count += 1
             yield line
         yield from () if self.last.endswith(("\r", "\n")) else ("\n",)
         yield _END

@@ -2,7 +2,6 @@
 
 import codecs
 import csv
-import io
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TypeAlias
 
@@ -39,17 +38,30 @@ def iterate_back(
         yield _BOMS[table.encoding]
     width = len(table.columns)
     missing = ("",) * len(columns)
-    text = io.StringIO(newline="")
-    writer = csv.writer(text, delimiter=table.delimiter, lineterminator=table.newline)
+    lines = _Lines(table.newline)
+    writer = csv.writer(lines, delimiter=table.delimiter, lineterminator="\r\n")
     writer.writerow([*table.columns, *_free_names(columns, table.columns)])
     for start in range(0, len(table.rows), _ROWS_AT_ONCE):
         part = slice(start, start + _ROWS_AT_ONCE)
         for row, key in zip(table.rows[part], table.keys[part], strict=True):
             padding = [""] * (width - len(row))
             writer.writerow([*row[:width], *padding, *results.get(key, missing), *row[width:]])
-        yield text.getvalue().encode(table.encoding, "backslashreplace")
-        text.seek(0)
-        text.truncate()
+        yield lines.take().encode(table.encoding, "backslashreplace")
+
+
+class _Lines:
+    """Takes rows that end in CR LF, whatever they are to end in: only then does the csv module quote both letters."""
+
+    def __init__(self, newline: str) -> None:
+        self._newline = newline
+        self._lines: list[str] = []
+
+    def write(self, line: str) -> None:
+        self._lines += (line[:-2], self._newline)
+
+    def take(self) -> str:
+        lines, self._lines = self._lines, []
+        return "".join(lines)
 
 
 def _free_names(wanted: Sequence[str], taken: Sequence[str]) -> list[str]:

@@ -1,0 +1,52 @@
+"""`--rig`: a preset, a YAML file, or the rig.json of an earlier run."""
+
+from pathlib import Path
+from typing import Any
+
+from lightmill.errors import UsageError
+from lightmill.export.rigfile import read_rig_json
+from lightmill.ops.rig import Camera, Rig
+from lightmill.ops.rigs import preset, rig_from_mapping
+from lightmill.types import Size
+
+
+def rig_of(wanted: str, size: Size) -> Rig:
+    """The rig with views of that size. Raises UsageError."""
+    path = Path(wanted)
+    suffix = path.suffix.lower()
+    if suffix == ".json":
+        found = read_rig_json(_read(path), source=wanted)
+        return Rig(name=found.name, size=size, cameras=found.cameras)
+    if suffix in (".yaml", ".yml"):
+        return Rig(name=path.stem, size=size, cameras=rig_from_mapping(_yaml(path), source=wanted))
+    return Rig(name=wanted, size=size, cameras=preset(wanted))
+
+
+def stated_size(wanted: str) -> Size | None:
+    """The size of the views, where the rig is a rig.json, which says it."""
+    return read_rig_json(_read(Path(wanted)), source=wanted).size if wanted.lower().endswith(".json") else None
+
+
+def refuse_ambiguous(cameras: tuple[Camera, ...]) -> None:
+    """With --layout flat, x_cam and x + _cam must not be one file: no camera's name may end with _another's."""
+    names = [camera.name for camera in cameras]
+    for one in names:
+        for other in names:
+            if one != other and one.lower().endswith(f"_{other.lower()}"):
+                raise UsageError(f"--layout flat cannot tell cameras {one!r} and {other!r} apart: rename one of them")
+
+
+def _yaml(path: Path) -> Any:
+    import yaml
+
+    try:
+        return yaml.safe_load(_read(path))
+    except yaml.YAMLError as error:
+        raise UsageError(f"--rig {path}: {' '.join(str(error).split())}") from error
+
+
+def _read(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise UsageError(f"--rig {path}: {' '.join(str(error).split())}") from error
