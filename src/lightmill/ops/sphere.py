@@ -110,7 +110,7 @@ def _row_chunks(height: int, width: int) -> Iterator[slice]:
 
 
 def _places(camera: Camera, size: Size, pano_hw: tuple[int, int]) -> _Places:
-    """Where the pixels of a view lie, to within 0.002 px of the panorama at a width of 16384.
+    """Where the pixels of a view lie, to within 0.002 px (along the sphere) of a panorama that is 16384 px wide.
 
     Rays are added in float64 and rounded once; angles are taken in float32. A camera without roll sees the same on
     both sides of its middle column, so only the right half is computed. One that also looks at the horizon has
@@ -118,12 +118,12 @@ def _places(camera: Camera, size: Size, pano_hw: tuple[int, int]) -> _Places:
     """
     width, height = size.width, size.height
     turn = replace(camera, yaw=0.0).pano_from_cam()
-    mirrored = not turn[:, 0][1:].any() and not turn[0, 1]
+    mirrored = not (turn[0, 1] or turn[1, 0] or turn[2, 0])
     left = width // 2 if mirrored else 0
     x = np.arange(left, width)[None, :] + 0.5 - width / 2
     y = np.arange(height)[:, None] + 0.5 - height / 2
     focal = camera.focal_px(width)
-    level = not turn[2, 1] and not turn[0, 1] and not turn[2, 0]
+    level = mirrored and not turn[2, 1]
     column = np.empty((1 if level else height, width), np.float32)
     row = np.empty((height, width), np.float32)
     per_radian_x, per_radian_y = np.float32(pano_hw[1] / (2 * np.pi)), np.float32(pano_hw[0] / np.pi)
@@ -271,16 +271,21 @@ def _bounding_box(chosen: NDArray[np.bool_]) -> tuple[slice, slice]:
     return slice(int(rows[0]), int(rows[-1]) + 1), slice(int(columns[0]), int(columns[-1]) + 1)
 
 
+class _Kind(NamedTuple):
+    """What a map is made for, besides its camera."""
+
+    pano_hw: tuple[int, int]
+    sampling: Sampling
+    samples: int  # along each side of a view's pixel
+
+
 class ViewMaps:
     """The maps of a rig's views, made once per camera and size of panorama, and shared by all threads.
 
-    Maps take 6 bytes per pixel of a view (4 for masks); they are kept while `capacity_bytes` allows.
+    A map takes 6 bytes for every pixel that is sampled (4 for masks); maps are kept while `capacity_bytes` allows.
     """
 
     def __init__(self, rig: Rig, *, capacity_bytes: int = 2**30) -> None:
-        """Raises ValueError for views with a side above 32766 px, which cv2.remap does not make."""
-        if max(rig.size.width, rig.size.height) > LONGEST_SIDE:
-            raise ValueError(f"a view's sides are at most {LONGEST_SIDE} px, got {rig.size}; ask for a smaller size")
         self._rig = rig
         for_shared = capacity_bytes // 8  # needed only until the maps of a ring are made
         self._for_maps = capacity_bytes - for_shared
@@ -292,65 +297,101 @@ class ViewMaps:
         """The bytes of everything that is kept."""
         return self._maps.used_bytes + self._shared.used_bytes
 
-    def cut(self, padded: Pixels, camera: Camera, *, interpolation: Interpolation, out: Pixels | None = None) -> Pixels:
+    def cut(
+        self,
+        padded: Pixels,
+        camera: Camera,
+        *,
+        interpolation: Interpolation,
+        samples: int = 1,
+        out: Pixels | None = None,
+    ) -> Pixels:
         """The view of `camera`, [h, w, 3] or [h, w] uint8, out of `padded`, [H + 2 MARGIN, W, 3] or [H + 2 MARGIN, W].
 
-        Positions are rounded to 1/32 px. `out`: C-contiguous, written and returned. The camera need not be one of the
-        rig; its view has the rig's size. Raises ValueError for arrays of other kinds and shapes.
+        Positions are rounded to 1/32 px. Each pixel is the mean of `samples` x `samples` points inside it, which keeps
+        views that are coarser than the panorama from aliasing (`lightmill.ops.antialias` says how many are needed).
+        `out`: C-contiguous, written and returned. The camera need not be one of the rig; its view has the rig's size.
+        Raises ValueError for arrays of other kinds and shapes, and where a side of the view would take more than 32766
+        points, which cv2.remap does not make.
         """
-        return self._fill(padded, camera, "kernel", _KERNELS[interpolation], out)
+        check_padded(padded)
+        size = self._rig.size
+        view = _view_buffer((size.height, size.width, *padded.shape[2:]), out)
+        kind = _Kind((len(padded) - 2 * MARGIN, padded.shape[1]), "kernel", samples)
+        if samples == 1:
+            return self._fill(view, padded, camera, kind, _KERNELS[interpolation])
+        fine = np.empty((size.height * samples, size.width * samples, *padded.shape[2:]), np.uint8)
+        self._fill(fine, padded, camera, kind, _KERNELS[interpolation])
+        cv2.resize(fine, (size.width, size.height), dst=view, interpolation=cv2.INTER_AREA)
+        return view
 
     def cut_mask(self, padded: Pixels, camera: Camera, *, out: Pixels | None = None) -> Pixels:
-        """The view [h, w] uint8 of a mask [H + 2 MARGIN, W]: of every point the pixel that contains it, not rounded."""
-        return self._fill(padded, camera, "nearest", cv2.INTER_NEAREST, out)
+        """The view [h, w] uint8 of a mask [H + 2 MARGIN, W]: of every point the pixel that contains it, not rounded.
 
-    def _fill(self, padded: Pixels, camera: Camera, sampling: Sampling, flag: int, out: Pixels | None) -> Pixels:
-        kind = padded.dtype == np.uint8 and (padded.ndim == 2 or padded.shape[2:] == (3,))
-        if not kind or len(padded) <= 2 * MARGIN:
+        `out` and errors as for `cut`.
+        """
+        check_padded(padded)
+        view = _view_buffer((self._rig.size.height, self._rig.size.width, *padded.shape[2:]), out)
+        kind = _Kind((len(padded) - 2 * MARGIN, padded.shape[1]), "nearest", 1)
+        return self._fill(view, padded, camera, kind, cv2.INTER_NEAREST)
+
+    def _fill(self, view: Pixels, padded: Pixels, camera: Camera, kind: _Kind, flag: int) -> Pixels:
+        if max(view.shape[:2]) > LONGEST_SIDE:
             raise ValueError(
-                f"a padded panorama is uint8 [H + {2 * MARGIN}, W, 3] or [H + {2 * MARGIN}, W], "
-                f"got {padded.dtype} {list(padded.shape)}"
+                f"a view's sides are at most {LONGEST_SIDE} px (with {kind.samples} samples to a pixel's side, "
+                f"{LONGEST_SIDE // kind.samples}), got {self._rig.size}; ask for a smaller size"
             )
-        shape = (self._rig.size.height, self._rig.size.width, *padded.shape[2:])
-        view = np.empty(shape, np.uint8) if out is None else out
-        if view.shape != shape or view.dtype != np.uint8 or not view.flags.c_contiguous:
-            raise ValueError(f"out must be C-contiguous uint8 {list(shape)}, got {view.dtype} {list(view.shape)}")
-        for piece in self._pieces(camera, (len(padded) - 2 * MARGIN, padded.shape[1]), sampling):
+        if self._maps.is_being_made((camera, kind)) and self._all_fit(view):
+            self._make_others(camera, kind)
+        for piece in self._pieces(camera, kind):
             piece.fill(view, padded, flag)
         return view
 
-    def _pieces(self, camera: Camera, pano_hw: tuple[int, int], sampling: Sampling) -> tuple[_Piece, ...]:
-        if self._maps.is_being_made((camera, pano_hw, sampling)) and self._all_fit(sampling):
-            self._make_others(camera, pano_hw, sampling)
-        return self._piece(camera, pano_hw, sampling)
-
-    def _make_others(self, awaited: Camera, pano_hw: tuple[int, int], sampling: Sampling) -> None:
+    def _make_others(self, awaited: Camera, kind: _Kind) -> None:
         """While another thread makes the map of `awaited`, make those of the rig that nobody makes yet."""
         for camera in self._rig.cameras:
-            if not self._maps.is_being_made((awaited, pano_hw, sampling)):
+            if not self._maps.is_being_made((awaited, kind)):
                 return
-            if not self._maps.is_known((camera, pano_hw, sampling)):
-                self._piece(camera, pano_hw, sampling)
+            # cameras with another field of view may well be asked for with another number of samples
+            if camera.hfov == awaited.hfov and not self._maps.is_known((camera, kind)):
+                self._pieces(camera, kind)
 
-    def _all_fit(self, sampling: Sampling) -> bool:
-        bytes_a_pixel = 4 if sampling == "nearest" else 6
-        size = self._rig.size
-        return len(self._rig.cameras) * size.width * size.height * bytes_a_pixel <= self._for_maps
+    def _all_fit(self, view: Pixels) -> bool:
+        return len(self._rig.cameras) * view.shape[0] * view.shape[1] * 6 <= self._for_maps
 
-    def _piece(self, camera: Camera, pano_hw: tuple[int, int], sampling: Sampling) -> tuple[_Piece, ...]:
+    def _pieces(self, camera: Camera, kind: _Kind) -> tuple[_Piece, ...]:
         def make() -> tuple[_Piece, ...]:
-            longest = max(pano_hw[0] + 2 * MARGIN, pano_hw[1])
+            longest = max(kind.pano_hw[0] + 2 * MARGIN, kind.pano_hw[1])
             build = _whole if longest <= LONGEST_SIDE else _in_pieces
-            return build(self._places(camera, pano_hw), yaw=camera.yaw, pano_hw=pano_hw, sampling=sampling)
+            return build(self._places(camera, kind), yaw=camera.yaw, pano_hw=kind.pano_hw, sampling=kind.sampling)
 
-        key = camera, pano_hw, sampling
-        return self._maps.get(key, group=pano_hw, make=make, nbytes=lambda pieces: sum(p.nbytes for p in pieces))
-
-    def _places(self, camera: Camera, pano_hw: tuple[int, int]) -> _Places:
-        key = camera.pitch, camera.roll, camera.hfov, pano_hw
-        siblings = sum((c.pitch, c.roll, c.hfov) == key[:3] for c in self._rig.cameras)
-        if siblings < 2:
-            return _places(camera, self._rig.size, pano_hw)
-        return self._shared.get(
-            key, group=key, make=lambda: _places(camera, self._rig.size, pano_hw), nbytes=lambda places: places.nbytes
+        return self._maps.get(
+            (camera, kind), group=kind.pano_hw, make=make, nbytes=lambda pieces: sum(p.nbytes for p in pieces)
         )
+
+    def _places(self, camera: Camera, kind: _Kind) -> _Places:
+        def make() -> _Places:
+            return _places(camera, size, kind.pano_hw)
+
+        size = Size(self._rig.size.width * kind.samples, self._rig.size.height * kind.samples)
+        looks = camera.pitch, camera.roll, camera.hfov
+        if sum((other.pitch, other.roll, other.hfov) == looks for other in self._rig.cameras) < 2:
+            return make()
+        key = looks, size, kind.pano_hw
+        return self._shared.get(key, group=key, make=make, nbytes=lambda places: places.nbytes)
+
+
+def check_padded(padded: Pixels) -> None:
+    """Raises ValueError for what is no padded panorama."""
+    if padded.dtype != np.uint8 or padded.shape[2:] not in ((), (3,)) or padded.ndim < 2 or len(padded) <= 2 * MARGIN:
+        raise ValueError(
+            f"a padded panorama is uint8 [H + {2 * MARGIN}, W, 3] or [H + {2 * MARGIN}, W], "
+            f"got {padded.dtype} {list(padded.shape)}"
+        )
+
+
+def _view_buffer(shape: tuple[int, ...], out: Pixels | None) -> Pixels:
+    view = np.empty(shape, np.uint8) if out is None else out
+    if view.shape != shape or view.dtype != np.uint8 or not view.flags.c_contiguous:
+        raise ValueError(f"out must be C-contiguous uint8 {list(shape)}, got {view.dtype} {list(view.shape)}")
+    return view

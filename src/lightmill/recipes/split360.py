@@ -21,15 +21,16 @@ from lightmill.engine.journal import Journal
 from lightmill.engine.outputs import Outputs
 from lightmill.engine.pipeline import Pipeline
 from lightmill.engine.run import Job
-from lightmill.engine.stages import Each, Fan, Save, To
+from lightmill.engine.stages import Batch, Each, Fan, Save, To
 from lightmill.errors import UsageError, WrongAspect
 from lightmill.export import colmap, nerfstudio, realityscan
 from lightmill.export.rigfile import rig_json
-from lightmill.ops.antialias import Antialias, Pyramid
+from lightmill.ops.antialias import Antialias, Pyramid, shrink_factor
 from lightmill.ops.cover import ownership_mask
 from lightmill.ops.quality import sharpness
 from lightmill.ops.rig import Camera, Rig
 from lightmill.ops.sphere import Interpolation, ViewMaps, continue_poles, inner, padded_shape
+from lightmill.ops.sphere_torch import ViewCutter
 from lightmill.recipes.base import Recipe, SizeOption, listed
 from lightmill.recipes.masks import ALL_KEPT, ALPHA, MaskFolder, padded_mask
 from lightmill.recipes.previews import preview
@@ -120,8 +121,11 @@ class Split360(Recipe):
         mask_views = views.replace("images/", "masks/", 1)
         cameras = {camera.name: camera for camera in rig.cameras}
         cut = Cut(rig, self.interpolation)
+        on_device: list[Batch] = []
+        if device != "cpu":
+            on_device.append(Batch(DeviceCut(rig, self.interpolation, self.antialias), makes="views_now", name="cut", size=4))
         per_camera = [
-            Each(cut.on_cpu, makes="view", name="cut"),
+            Each(view_of, makes="view", name="take") if on_device else Each(cut.on_cpu, makes="view", name="cut"),
             Each(preview_view, makes=(), name="preview"),
             Each(encode_view, makes="file", name="encode", options=self.encoding(), exifs=Exifs(rig)),
         ]
@@ -143,7 +147,7 @@ class Split360(Recipe):
             gathers["xmp_file"] = "xmps"
             saves["xmps"] = To(f"{views}.xmp", "{part}_xmp")
         fan = Fan(part="camera", over=cameras, stages=tuple(per_camera), gathers=gathers)
-        return Pipeline(*first, fan, Save(**saves), given=("frame",) if video else ())
+        return Pipeline(*first, *on_device, fan, Save(**saves), given=("frame",) if video else ())
 
     def _first_stages(self, video: bool, masks: MaskFolder | None) -> list[Each]:
         antialias = self.antialias
@@ -269,6 +273,50 @@ def frame_panorama(
     notes.pixels = width * height
     preview(notes, "input", pixels, 480)
     return Pyramid(padded, antialias=antialias), SourceTags(), None
+
+
+def view_of(views_now: Mapping[str, NDArray[np.uint8]], camera: Camera) -> NDArray[np.uint8]:
+    return views_now[camera.name]
+
+
+class DeviceCut:
+    """All views of several panoramas at once, on the accelerator; an item that does not fit there, with OpenCV.
+
+    `torch:cpu` is torch on the CPU: for tests, on machines without an accelerator.
+    """
+
+    def __init__(self, rig: Rig, interpolation: Interpolation, antialias: Antialias) -> None:
+        self._rig = rig
+        self._interpolation = interpolation
+        self._antialias = antialias
+        self._cutter: ViewCutter | None = None
+        self._maps: ViewMaps | None = None
+
+    def load(self, device: str) -> None:
+        self._cutter = self._maps = None
+        if device == "cpu":
+            self._maps = ViewMaps(self._rig)
+            return
+        self._cutter = ViewCutter(self._rig, interpolation=self._interpolation.value, antialias=self._factor)
+        self._cutter.load(device.removeprefix("torch:"))
+
+    def unload(self) -> None:
+        if self._cutter:
+            self._cutter.unload()
+        self._cutter = self._maps = None
+
+    def __call__(self, pano: list[Pyramid]) -> list[dict[str, NDArray[np.uint8]]]:
+        if self._maps is None:
+            assert self._cutter is not None, "load() comes before the first batch; please report this as a bug"
+            return self._cutter([inner(one.padded) for one in pano])
+        size, maps = self._rig.size, self._maps
+        return [
+            {c.name: maps.cut(one.level(c, size), c, interpolation=self._interpolation) for c in self._rig.cameras}
+            for one in pano
+        ]
+
+    def _factor(self, camera: Camera, size: Size, pano_width: int) -> float:
+        return shrink_factor(self._antialias, camera, size, pano_width=pano_width)
 
 
 def mask_from_alpha(alpha: NDArray[np.uint8] | None) -> NDArray[np.uint8]:
