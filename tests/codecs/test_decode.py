@@ -343,6 +343,7 @@ def test_srgb_profiles_change_nothing() -> None:
     [
         (b"no profile at all", "colour profile cannot be read"),
         (wide_rgb()[:200], "colour profile cannot be read"),
+        (wide_rgb()[:16] + b"\x84" + wide_rgb()[17:], "colour profile cannot be read"),
         (linear_grey(), "colour profile is for grey pictures"),
         (some_cmyk(), "colour profile is for CMYK pictures"),
     ],

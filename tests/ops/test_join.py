@@ -34,7 +34,11 @@ def smooth_pano(pano_hw: tuple[int, int]) -> np.ndarray:
     """A smooth function of the direction, so that seam and poles are no special places of it."""
     longitude = ((np.arange(pano_hw[1]) + 0.5) / pano_hw[1] - 0.5) * 2 * np.pi
     latitude = ((np.arange(pano_hw[0]) + 0.5) / pano_hw[0] - 0.5)[:, None] * np.pi
-    x, y, z = np.cos(latitude) * np.sin(longitude), np.sin(latitude) + 0 * longitude, np.cos(latitude) * np.cos(longitude)
+    x, y, z = (
+        np.cos(latitude) * np.sin(longitude),
+        np.sin(latitude) + 0 * longitude,
+        np.cos(latitude) * np.cos(longitude),
+    )
     waves = [np.sin(5 * x + 3 * y), np.cos(7 * z - 2 * x), np.sin(6 * y + 4 * z)]
     return np.rint(127.5 + 110 * np.stack(waves, axis=-1)).astype(np.uint8)
 
@@ -71,7 +75,8 @@ def test_what_no_camera_sees_is_black_and_not_covered() -> None:
     longitude = ((np.arange(512) + 0.5) / 512 - 0.5) * 2 * np.pi
     latitude = ((np.arange(256) + 0.5) / 256 - 0.5)[:, None] * np.pi
     rays = np.stack(
-        [np.cos(latitude) * np.sin(longitude), np.sin(latitude) + 0 * longitude, np.cos(latitude) * np.cos(longitude)], -1
+        [np.cos(latitude) * np.sin(longitude), np.sin(latitude) + 0 * longitude, np.cos(latitude) * np.cos(longitude)],
+        -1,
     )
     x, y, z = np.moveaxis(rays @ camera.pano_from_cam(), -1, 0)
     focal = camera.focal_px(160)
@@ -125,7 +130,9 @@ def test_masks_by_the_majority_of_weights() -> None:
 
 def test_masks_at_exactly_one_half_are_kept() -> None:
     rig = rig_of((0, 0, 0, 90), (0, 0, 0, 90))
-    half = join_masks(rig, PANO_HW, {"cam00": np.zeros((192, 192), np.uint8), "cam01": np.full((192, 192), 255, np.uint8)})
+    half = join_masks(
+        rig, PANO_HW, {"cam00": np.zeros((192, 192), np.uint8), "cam01": np.full((192, 192), 255, np.uint8)}
+    )
     assert (half.pixels == half.covered).all()
 
 

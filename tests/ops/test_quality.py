@@ -1,5 +1,7 @@
 """Sharpness ranks frames as a person would, whatever their size and noise."""
 
+from itertools import pairwise
+
 import cv2
 import numpy as np
 import pytest
@@ -18,12 +20,12 @@ def scene(height: int, width: int) -> np.ndarray:
     return picture
 
 
-@pytest.mark.parametrize(("height", "width"), [(2160, 3840), (1080, 1920), (720, 1280), (300, 600), (1000, 3001)])
+@pytest.mark.parametrize(("height", "width"), [(1080, 1920), (720, 1280), (300, 600), (600, 3001)])
 def test_blur_lowers_it_step_by_step(height: int, width: int) -> None:
     picture = scene(height, width)
     scores = [sharpness(picture)]
     scores += [sharpness(cv2.GaussianBlur(picture, (0, 0), width / 640 * sigma)) for sigma in (0.7, 1.5, 3, 6)]
-    assert all(first > 1.3 * second for first, second in zip(scores, scores[1:], strict=False)), scores
+    assert all(first > 1.3 * second for first, second in pairwise(scores)), scores
 
 
 @pytest.mark.parametrize("axis", [0, 1])
@@ -34,8 +36,8 @@ def test_motion_blur_lowers_it_along_either_axis(axis: int) -> None:
 
 
 def test_noise_does_not_pass_for_sharpness() -> None:
-    picture = scene(2160, 3840)
-    blurred = cv2.GaussianBlur(picture, (0, 0), 12)
+    picture = scene(1440, 2560)
+    blurred = cv2.GaussianBlur(picture, (0, 0), 8)
     noisy = np.clip(blurred + np.random.default_rng(0).normal(0, 8, picture.shape), 0, 255).astype(np.uint8)
     assert sharpness(noisy) < 0.5 * sharpness(picture)
 

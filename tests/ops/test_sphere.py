@@ -374,8 +374,8 @@ def test_wrong_arrays_are_refused() -> None:
         maps.cut(buffer.astype(np.float32), RING[0], **kernel)  # type: ignore[arg-type]
     with pytest.raises(ValueError, match=r"got uint8 \[8, 128, 3\]"):
         maps.cut(buffer[:8], RING[0], **kernel)
-    with pytest.raises(ValueError, match="at most 32766 px, got 40000x20; ask for a smaller size"):
-        ViewMaps(rig_of(*RING, size=Size(40000, 20)))
+    with pytest.raises(ValueError, match=r"at most 32766 px .*, got 40000x2; ask for a smaller size"):
+        ViewMaps(rig_of(*RING, size=Size(40000, 2))).cut(buffer, RING[0], **kernel)
 
 
 def test_many_threads_share_maps_and_make_each_once(monkeypatch: pytest.MonkeyPatch) -> None:

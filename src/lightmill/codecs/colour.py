@@ -69,7 +69,7 @@ def profile_kind(profile: bytes) -> Kind | None:
     try:
         kind = _SPACES[ImageCms.ImageCmsProfile(io.BytesIO(profile)).profile.xcolor_space.strip()]
         _transform(profile, kind)
-    except (OSError, KeyError, ImageCms.PyCMSError):
+    except (OSError, LookupError, ValueError, ImageCms.PyCMSError):  # ValueError: names that are no ASCII
         return None
     return kind
 

@@ -30,7 +30,7 @@ from lightmill.engine.record import (
 )
 from lightmill.engine.wording import count_of, duration, figures, memory, percent, printable_lines, rates
 
-_OPEN_UNTIL = 12  # rows of a list that is shown unfolded
+_OPEN_UNTIL = 12  # rows or lines that are shown unfolded
 _STATES: dict[str, tuple[str, str]] = {  # status or outcome -> icon, colour
     "ok": ("ok", "ok"),
     "recovered": ("recovered", "recovered"),
@@ -404,9 +404,24 @@ def _value(value: Any) -> str:
     if isinstance(value, list) and value and all(isinstance(part, str | int | float) for part in value):
         return f"<code>{_text(', '.join(map(str, value)))}</code>"
     if isinstance(value, dict | list):
-        return f"<pre>{_text(json.dumps(value, indent=1, ensure_ascii=False))}</pre>" if value else "none"
+        return _folded(json.dumps(value, indent=1, ensure_ascii=False), _about(value)) if value else "none"
     text = str(value)
-    return f"<pre>{_text(text)}</pre>" if "\n" in text.strip() else f"<code>{_text(text)}</code>"
+    return _folded(text, "its content") if "\n" in text.strip() else f"<code>{_text(text)}</code>"
+
+
+def _about(value: dict[str, Json] | list[Json]) -> str:
+    """What can be said of a nested value in a few words."""
+    entries = count_of(len(value), "entry", "entries")
+    name = value.get("name") if isinstance(value, dict) else None
+    return f"{name}, {entries}" if name else entries
+
+
+def _folded(text: str, about: str) -> str:
+    """Text of several lines; folded where it is long."""
+    number = len(text.splitlines())
+    if number <= _OPEN_UNTIL:
+        return f"<pre>{_text(text)}</pre>"
+    return f"<details><summary>{_text(about)}, {number:,} lines</summary><pre>{_text(text)}</pre></details>"
 
 
 _COLUMNS = ("session", "began, UTC", "took", "ended as", "items", "speed", "threads", "device", "memory", "version")

@@ -52,9 +52,11 @@ def _leading_zeros(number: float) -> int:
 
 
 def percent(share: float) -> str:
-    """>>> percent(0.434), percent(0.004), percent(0)
-    ('43 %', '0.4 %', '0 %')
+    """>>> percent(0.434), percent(0.004), percent(0.00002), percent(0)
+    ('43 %', '0.4 %', 'under 0.1 %', '0 %')
     """
+    if 0 < share < 0.00095:
+        return "under 0.1 %"
     return f"{figures(100 * share, most=1)} %" if 0 < share < 0.0095 else f"{100 * share:.0f} %"
 
 

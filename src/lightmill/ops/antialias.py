@@ -85,12 +85,13 @@ class Pyramid:
     """One panorama at the sizes that its views need; each size is made once. For one item, and one thread."""
 
     def __init__(self, padded: Pixels, *, antialias: Antialias) -> None:
+        self.padded = padded
         self._antialias = antialias
         self._levels = {1.0: padded}
 
     def level(self, camera: Camera, size: Size) -> Pixels:
         """The padded panorama that the view of `camera` is to be cut out of."""
-        factor = shrink_factor(self._antialias, camera, size, pano_width=self._levels[1.0].shape[1])
+        factor = shrink_factor(self._antialias, camera, size, pano_width=self.padded.shape[1])
         if factor not in self._levels:
-            self._levels[factor] = shrunk(self._levels[1.0], factor=factor)
+            self._levels[factor] = shrunk(self.padded, factor=factor)
         return self._levels[factor]

@@ -164,7 +164,7 @@ class PanoJoin:
             )
         for tile in self._maps.tiles(camera, self._pano_hw):
             part = cv2.remap(view, tile.xy, tile.fraction, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
-            weight = cv2.remap(self._maps.feather, tile.xy, tile.fraction, cv2.INTER_NEAREST, borderValue=0)
+            weight = cv2.remap(self._maps.feather, tile.xy, tile.fraction, cv2.INTER_LINEAR, borderValue=0)
             self._total[tile.box] += part * (weight if part.ndim == 2 else weight[..., None])
             self._weight[tile.box] += weight
 

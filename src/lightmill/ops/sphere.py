@@ -9,6 +9,7 @@ Panoramas come *padded*: the decoder writes into the middle rows of a buffer tha
 so that nothing needs to be copied for the poles; the seam costs nothing, since cv2.remap wraps columns itself.
 """
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from enum import StrEnum
@@ -162,7 +163,7 @@ class _Piece:
     first_column: int  # of the panorama
     columns: int  # how many, going on behind the seam
     xy: NDArray[np.int16]  # [h, w, 2] whole pixels inside the part
-    fraction: NDArray[np.uint16]  # [h, w] 1/32 px, as cv2.convertMaps packs it; [0, 0] for nearest neighbour
+    fraction: NDArray[np.uint16]  # [h, w] 1/32 px, as cv2.convertMaps packs it; [0, 0] for nearest
     chosen: NDArray[np.bool_] | None  # [h, w] the pixels of the box that lie in the part; None for all
 
     @property
@@ -191,7 +192,11 @@ def _fixed_point(
     xy: NDArray[np.int16],
     fraction: NDArray[np.uint16],
 ) -> None:
-    """Indices [h, w] -> whole pixels and 1/32 px (rounded to nearest), or the pixel that contains the point."""
+    """Indices [h, w] -> whole pixels and 1/32 px (rounded to nearest), or the pixel that contains the point.
+
+    The latter needs a map of its own: cv2.remap takes fractions *below* one half for the next pixel where it is asked
+    for the nearest one by a fixed-point map.
+    """
     if sampling == "nearest":
         np.floor(column + np.float32(0.5), out=xy[..., 0], casting="unsafe")
         np.floor(row + np.float32(0.5), out=xy[..., 1], casting="unsafe")
@@ -357,7 +362,8 @@ class ViewMaps:
                 self._pieces(camera, kind)
 
     def _all_fit(self, view: Pixels) -> bool:
-        return len(self._rig.cameras) * view.shape[0] * view.shape[1] * 6 <= self._for_maps
+        points = math.prod(view.shape[:2])
+        return len(self._rig.cameras) * points * 6 <= self._for_maps
 
     def _pieces(self, camera: Camera, kind: _Kind) -> tuple[_Piece, ...]:
         def make() -> tuple[_Piece, ...]:

@@ -24,7 +24,7 @@ _SUN = column((
 _SUNLIGHT, _SKYLIGHT, _BOUNCE = column((1.38, 1.20, 0.94)), column((0.30, 0.37, 0.50)), column((0.21, 0.17, 0.13))
 _ZENITH, _HORIZON, _CLOUD = column((0.07, 0.20, 0.56)), column((0.50, 0.66, 0.84)), column((0.94, 0.93, 0.91))
 _HILL, _GLOW = column((0.17, 0.25, 0.30)), column((1.0, 0.85, 0.6))
-_CORNER_M = ((0.18, 0.45), (0.9, 0.55))  # how far corners darken, and how much of it each distance makes
+_CORNER_M = ((0.15, 0.40), (0.6, 0.55))  # how far corners darken, and how much of it each distance makes
 
 
 @dataclass(frozen=True)

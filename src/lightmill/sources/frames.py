@@ -68,6 +68,7 @@ class Decoded:
     """What the decoder made of one moment: a frame, or nothing where the data are damaged."""
 
     stamp: int | None  # presentation time in units of the time base; None: unknown
+    order: int  # in which its data lie in the file: nothing depends on data of a higher order
     frame: "av.VideoFrame | None"
 
     @property
@@ -134,15 +135,37 @@ def open_clip(path: Path) -> Clip:
 def decoded(clip: Clip, *, threads: int, since: int | None = None) -> Generator[Decoded, None, None]:
     """All frames in order of presentation; with `since`, from a key frame on that is not after that stamp.
 
-    The frames are the same, bit for bit, whatever `since` and `threads` are. Closing the generator closes the file.
-    Raises InputError: the disk fails.
+    The frames are the same, bit for bit, whatever `since` and `threads` are. Where several threads meet damage, they lose
+    sound frames around it, depending on their number: from there on, one thread does the work.
+    Closing the generator closes the file. Raises InputError: the disk fails.
     """
+    last = None
+    if threads != 1:
+        with closing(_decoded(clip, threads, since)) as moments:
+            for moment in moments:
+                if moment.frame is None:
+                    break
+                last = moment.stamp if last is None else max(last, moment.stamp or last)
+                yield moment
+            else:
+                return
+    with closing(_decoded(clip, 1, since if last is None else last + 1)) as moments:
+        for moment in moments:
+            if last is None or moment.stamp is None or moment.stamp > last:
+                yield moment
+
+
+def _decoded(clip: Clip, threads: int, since: int | None) -> Generator[Decoded, None, None]:
+    orders: dict[int | None, int] = {}  # of the packets that have no frame yet, by their own stamps
     count = -1
     with _opened_at(clip, threads, since) as (container, stream):
-        for packet in _packets(container, stream, clip):
+        for order, packet in enumerate(_packets(container, stream, clip)):
+            if packet is not None and packet.size:
+                orders[packet.pts] = order
             for frame in _frames(packet, stream):
                 count += 1
-                yield Decoded(_stamp(clip, count, packet, frame), frame)
+                made_of = orders.pop(frame.pts, order) if frame is not None else order
+                yield Decoded(_stamp(clip, count, packet, frame), made_of, frame)
 
 
 def frame_at(clip: Clip, stamp: int) -> Frame:
@@ -258,7 +281,7 @@ def _frames(packet: "av.Packet[VideoStream] | None", stream: "VideoStream") -> "
     """The frames that a packet completes; one None where its data are damaged."""
     import av
 
-    if packet is None:
+    if packet is None or packet.is_corrupt:
         return [None]
     try:
         return stream.decode(packet)

@@ -93,8 +93,9 @@ class VideoSource:
     but for files that declare an earlier start), with microseconds where milliseconds would not tell frames apart. An
     item brings its decoded picture in the field `frame` (a `Frame`), and `time_s`, `pts` and `time_base` in its meta.
     After a settled item decoding starts at the key frame before, and gives what an uninterrupted run gives.
-    Damaged data cost frames, never the run: what is damaged is left out, and so is what follows up to the next key
-    frame, since it is built on it. Warnings say how much.
+    Damaged data cost frames, never the run: what is damaged is left out, and so is what follows in the file up to the
+    next key frame, since it is built on it. (A few frames that are shown before a damaged one and built on it cannot be
+    told in time.) Warnings say how much.
     Raises InputError: no video, or none that can be decoded; UsageError: options that contradict each other.
     """
 
@@ -219,17 +220,19 @@ class _Account:
 
     def sound(self, moments: Iterable[Decoded], since: int | None) -> Iterator[tuple[int, Frame]]:
         """Stamp and frame of each sound one, in order. What lies before `since` is followed and not counted."""
-        waits_for_key, last = False, -math.inf
+        broken, last = math.inf, -math.inf  # broken: the order from which on frames are built on damaged ones
         for moment in moments:
             counts = since is None or moment.stamp is None or moment.stamp >= since
-            if not moment.is_sound or (waits_for_key and not moment.is_key):
-                waits_for_key = True
+            if moment.is_key and moment.is_sound and moment.order > broken:
+                broken = math.inf
+                self.left_out, self.pending = self.left_out + self.pending, 0
+            if not moment.is_sound or moment.order > broken:
+                broken = min(broken, moment.order)
                 self.pending += counts
             elif moment.frame is None or moment.stamp is None or moment.stamp <= last:
                 self.timeless += counts
             else:
-                waits_for_key, last = False, moment.stamp
-                self.left_out, self.pending = self.left_out + self.pending, 0
+                last = moment.stamp
                 yield moment.stamp, Frame(moment.frame)
 
 
