@@ -2,9 +2,9 @@
 
     python benchmarks/bench_engine.py [--items 10000] [--million 1000000] [--rounds 3]
 
-The work is the same in both: read a small JPEG, decode it, encode it again, write it. The bare loop does just that on as
-many threads; the engine adds items, queues, the journal, atomic renames, the manifest and the report. The figure is wall
-time above the bare loop, an item. Prints a table, and the same as JSON.
+The work is the same in both: read a small JPEG, decode it, encode it again, write it. The bare loop does just that on
+as many threads; the engine adds items, queues, the journal, atomic renames, the manifest and the report. The figure is
+wall time above the bare loop, an item. Prints a table, and the same as JSON.
 """
 
 import argparse
@@ -47,7 +47,8 @@ def encode(image: np.ndarray) -> bytes:
 def make_pictures(folder: Path, count: int) -> None:
     rng = np.random.default_rng(1)
     files = [
-        simplejpeg.encode_jpeg(np.ascontiguousarray(rng.integers(0, 255, (SIDE, SIDE, 3), np.uint8)), 60) for _ in range(50)
+        simplejpeg.encode_jpeg(np.ascontiguousarray(rng.integers(0, 255, (SIDE, SIDE, 3), np.uint8)), 60)
+        for _ in range(50)
     ]
     for i in range(count):
         (folder / f"picture_{i:06d}.jpg").write_bytes(files[i % 50])
@@ -71,7 +72,13 @@ def engine(source: Path, out: Path, threads: int) -> float:
         Each(read, makes="data"), Each(decode, makes="image"), Each(encode, makes="file"), Save(file="{name}.jpg")
     )
     job = Job(
-        recipe="bench", version=__version__, config={}, command={}, source=FolderSource(source), out=out, pipeline=pipeline
+        recipe="bench",
+        version=__version__,
+        config={},
+        command={},
+        source=FolderSource(source),
+        out=out,
+        pipeline=pipeline,
     )
     result = run(job, RunOptions(threads=threads, progress="none"))
     assert result.exit_code == 0, result
@@ -115,12 +122,22 @@ def million(count: int, work: Path) -> dict[str, object]:
     assert found == count
     del source
     tracemalloc.start()
-    source = FolderSource(folder)
+    kept = FolderSource(folder)
     held, peak = tracemalloc.get_traced_memory()
     tracemalloc.stop()
-    print(f"\n{count:,} files: listed in {listed_s:.1f} s ({1e6 * listed_s / count:.1f} us a file), all items in {items_s:.1f} s")
+    del kept
+    print(
+        f"\n{count:,} files: listed in {listed_s:.1f} s ({1e6 * listed_s / count:.1f} us a file), "
+        f"all items in {items_s:.1f} s"
+    )
     print(f"memory: {held / count:.0f} bytes an item kept, {peak / count:.0f} at the peak of listing")
-    return {"files": count, "listed_s": listed_s, "items_s": items_s, "bytes_kept": held / count, "bytes_peak": peak / count}
+    return {
+        "files": count,
+        "listed_s": listed_s,
+        "items_s": items_s,
+        "bytes_kept": held / count,
+        "bytes_peak": peak / count,
+    }
 
 
 def main() -> int:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
+import PIL.Image  # noqa: F401 (before pycolmap: loaded after it, PNG encoding aborts in a zlib that is not its own)
 import pytest
 from hypothesis import settings
 

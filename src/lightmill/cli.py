@@ -1,4 +1,4 @@
-"""The command line: knows recipes, knows nothing of pictures. Parses, calls one function, maps the end to an exit code."""
+"""The command line: parses, calls one function, maps the end to an exit code. Knows recipes, nothing of pictures."""
 
 import inspect
 import json
@@ -27,7 +27,7 @@ The same command again goes on where the last one ended."""
 
 
 def run_command_line(arguments: list[str]) -> int:
-    """Run one command; the exit code: 0 all well, 1 could not be done, 2 usage, 3 some items failed, 130 interrupted."""
+    """Run one command. Exit code: 0 all well, 1 could not be done, 2 usage, 3 some items failed, 130 interrupted."""
     debug = "--debug" in arguments
     arguments = [argument for argument in arguments if argument != "--debug"]
     try:
@@ -123,7 +123,11 @@ def _option(field: str, about: Any) -> inspect.Parameter:
 
 def _kind(annotation: Any) -> Any:
     """What the help is to show for an option: choices and numbers as such, all else as text (pydantic reads it)."""
-    plain = [part for part in get_args(annotation) if part is not type(None)] if get_origin(annotation) in _UNIONS else [annotation]
+    plain = (
+        [part for part in get_args(annotation) if part is not type(None)]
+        if get_origin(annotation) in _UNIONS
+        else [annotation]
+    )
     if len(plain) == 1 and (plain[0] in (bool, int, float) or get_origin(plain[0]) is Literal):
         return plain[0]
     if len(plain) == 1 and isinstance(plain[0], type) and issubclass(plain[0], StrEnum):
@@ -159,8 +163,10 @@ def _finish(result: "RunResult", progress: str) -> int:
     for warning in result.warnings:
         sys.stderr.write(f"warning: {_shown(warning)}\n")
     if progress != "none" or result.exit_code:
-        ended = {"counts": result.counts, "outcome": result.outcome, "wall_s": result.wall_s}
-        sys.stderr.write(final_summary(**ended, out=result.out, report=result.report) + "\n")
+        lines = final_summary(
+            result.counts, outcome=result.outcome, wall_s=result.wall_s, out=result.out, report=result.report
+        )
+        sys.stderr.write(lines + "\n")
     return result.exit_code
 
 
@@ -244,7 +250,7 @@ def report(out: Path, /) -> int:
 
 def rigs() -> int:
     """List the rigs of split360, with the share of the sphere that each sees."""
-    from lightmill.recipes.split360 import rig_table
+    from lightmill.recipes.rig_option import rig_table
 
     sys.stdout.write("".join(f"{line}\n" for line in rig_table()))
     return 0

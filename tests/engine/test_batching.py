@@ -88,7 +88,7 @@ def test_a_batch_that_raises_is_retried_item_by_item_and_only_the_bad_one_fails(
 
 
 def test_the_handler_is_left_before_memory_is_freed():
-    """The traceback of an out-of-memory error keeps the batch's tensors alive: they must be gone when memory is freed."""
+    """The traceback of an out-of-memory error keeps the batch's tensors alive: they must be gone by then."""
     alive = []
 
     class Tensor:

@@ -104,7 +104,12 @@ def test_notes_become_recovered_meta_previews_and_pixels(tmp_path):
     assert ends["0.jpg"].pixels == 1000
     assert ends["0.jpg"].previews == ()
     assert ends["1.jpg"].previews == (("input", b"jpeg"),)
-    assert {time.name: time.calls for time in executor.stage_times()} == {"decode": 2, "to_bytes": 2, "save": 2, "inside": 2}
+    assert {time.name: time.calls for time in executor.stage_times()} == {
+        "decode": 2,
+        "to_bytes": 2,
+        "save": 2,
+        "inside": 2,
+    }
 
 
 def test_an_item_has_all_of_its_files_or_none(tmp_path):
@@ -239,7 +244,9 @@ def test_queues_are_bounded_in_bytes_and_fields_are_dropped_when_nothing_needs_t
     execute(device_pipeline(Model(pause_s=0.002), size=4), tmp_path, 200, memory=60_000_000)
     gc.collect()
     assert Counted.alive == 0
-    assert Counted.most <= 10 + 1 + 4 + 2  # in the queue (which ends above its bound by one), in the batch, with each thread
+    assert (
+        Counted.most <= 10 + 1 + 4 + 2
+    )  # in the queue (which ends above its bound by one), in the batch, with each thread
 
 
 def test_a_model_is_loaded_once_before_the_first_batch_and_unloaded_after_the_last(tmp_path):

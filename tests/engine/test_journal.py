@@ -37,18 +37,28 @@ def test_the_table_is_as_the_contract_says(out):
         journal.register(["b.jpg", "a.jpg"])
         journal.record([], ["b.jpg"], [])
         journal.record([], [], [done("b.jpg")])
-    assert raw(out, "SELECT key, status, attempts FROM items ORDER BY position") == [("b.jpg", "ok", 1), ("a.jpg", "pending", 0)]
+    assert raw(out, "SELECT key, status, attempts FROM items ORDER BY position") == [
+        ("b.jpg", "ok", 1),
+        ("a.jpg", "pending", 0),
+    ]
     assert ("key", 1) in [(row[1], row[5]) for row in raw(out, "PRAGMA table_info(items)")]
     assert raw(out, "PRAGMA journal_mode") == [("wal",)]
 
 
 def test_what_was_recorded_is_read_back(out):
     end = End(
-        key="ü\n.jpg", status=Status.FAILED, stage="decode", error_class="DamagedImage", error="cut off", meta={"frames": 2}
+        key="ü\n.jpg",
+        status=Status.FAILED,
+        stage="decode",
+        error_class="DamagedImage",
+        error="cut off",
+        meta={"frames": 2},
     )
     with Journal.open(out) as journal:
         journal.register(["ü\n.jpg", "x"])
-        journal.record([], [], [end, done("x", previews=(("input", b"\xff\xd8"), ("cam00", b"\xff")), meta={"a": [1, None]})])
+        journal.record(
+            [], [], [end, done("x", previews=(("input", b"\xff\xd8"), ("cam00", b"\xff")), meta={"a": [1, None]})]
+        )
     with Journal.read(out) as journal:
         first, second = journal.rows()
         assert (first.key, first.status, first.stage, first.error_class, first.error) == (
@@ -111,7 +121,10 @@ def test_facts_warnings_learnt_sizes_and_sessions_are_kept(out):
 
 
 def test_a_folder_without_a_run_and_a_file_that_is_no_journal_are_told(out):
-    with pytest.raises(InputError, match=r"holds no run of lightmill: there is no .lightmill/journal.db"), Journal.read(out):
+    with (
+        pytest.raises(InputError, match=r"holds no run of lightmill: there is no .lightmill/journal.db"),
+        Journal.read(out),
+    ):
         pass
     (out / ".lightmill/journal.db").write_bytes(b"this is no database " * 100)
     with pytest.raises(OutputError, match="file is not a database"), Journal.open(out):

@@ -48,7 +48,7 @@ def test_stem_drops_folders_and_index_counts():
     ],
 )
 def test_keys_that_would_share_a_name_are_refused_naming_both_and_index_always_works(keys, naming):
-    with pytest.raises(NameCollision, match="would both be written as .*--naming index") as caught:
+    with pytest.raises(NameCollision, match=r"would both be written as .*--naming index") as caught:
         names(keys, naming)
     said = str(caught.value)
     assert sum(unicodedata.normalize("NFC", key) in unicodedata.normalize("NFC", said) for key in keys) >= 2

@@ -70,9 +70,9 @@ def test_other_errors_stay_what_they_are():
 
 
 def test_a_second_run_on_the_same_folder_is_refused(tmp_path):
-    with RunLock(tmp_path / ".lightmill"):
-        with pytest.raises(OutputError, match=rf"another run is already at work in .* \(process {os.getpid()}\)"):
-            RunLock(tmp_path / ".lightmill").__enter__()
+    refused = pytest.raises(OutputError, match=rf"another run is already at work in .* \(process {os.getpid()}\)")
+    with RunLock(tmp_path / ".lightmill"), refused:
+        RunLock(tmp_path / ".lightmill").__enter__()
     with RunLock(tmp_path / ".lightmill"):
         pass  # and let go of at the end
 

@@ -71,7 +71,10 @@ def test_inside_a_fan_the_part_and_what_its_stages_make_are_known():
     fan = Fan(
         part="camera",
         over={"a": 1},
-        stages=(Each(lambda image, camera: image, makes="view", name="cut"), Each(lambda view: view, makes="file", name="enc")),
+        stages=(
+            Each(lambda image, camera: image, makes="view", name="cut"),
+            Each(lambda view: view, makes="file", name="enc"),
+        ),
         gathers={"file": "files"},
     )
     pipeline = Pipeline(Each(read, makes="image"), fan, Save(files="{part}/{name}.png"))
@@ -80,7 +83,9 @@ def test_inside_a_fan_the_part_and_what_its_stages_make_are_known():
 
 
 def test_a_fan_that_gathers_what_it_does_not_make_is_refused():
-    fan = Fan(part="camera", over={"a": 1}, stages=(Each(lambda camera: 1, makes="view", name="cut"),), gathers={"vew": "x"})
+    fan = Fan(
+        part="camera", over={"a": 1}, stages=(Each(lambda camera: 1, makes="view", name="cut"),), gathers={"vew": "x"}
+    )
     with pytest.raises(PipelineError, match=r"'vew' .* did you mean 'view'\?"):
         Pipeline(fan)
 
@@ -93,7 +98,11 @@ def test_segments_are_maximal_runs_of_one_kind_and_drop_fields_after_their_last_
         Each(lambda twice, left: twice, makes="file", name="join"),
         Save(file=To("{name}.bin")),
     )
-    assert [(segment.on_device, len(segment.stages)) for segment in pipeline.segments] == [(False, 2), (True, 1), (False, 2)]
+    assert [(segment.on_device, len(segment.stages)) for segment in pipeline.segments] == [
+        (False, 2),
+        (True, 1),
+        (False, 2),
+    ]
     assert pipeline.segments[0].drops == ((), ("right",))  # nobody needs `right`: it goes at once
     assert pipeline.segments[1].drops == (("image",),)
     assert set(pipeline.segments[2].drops[0]) == {"left", "twice"}

@@ -66,9 +66,15 @@ def keys(count):
 def go(out, source, work, *, config=None, retry=None, job=None, **options):
     pipeline = Pipeline(Each(work.make, makes="file", name="make"), Save(file="files/{name}.txt"))
     made = Job(
-        recipe="test", version="1", config=config or {"size": "10x10"}, command={}, source=source, out=Path(out), pipeline=pipeline,
+        recipe="test",
+        version="1",
+        config=config or {"size": "10x10"},
+        command={},
+        source=source,
+        out=Path(out),
+        pipeline=pipeline,
         **(job or {}),
-    )  # fmt: skip
+    )
     options = {"threads": 2, "progress": "none"} | options
     return run(made, RunOptions(**options), retry=retry)
 
@@ -103,7 +109,11 @@ def test_a_run_ends_with_manifests_in_source_order_and_reports(tmp_path):
 def test_the_same_again_does_nothing_and_leaves_failed_items_failed(tmp_path):
     source = Numbers(keys(10))
     go(tmp_path, source, Work(bad={"003.jpg"}))
-    before = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*") if path.is_file() and ".lightmill" not in path.parts}
+    before = {
+        path: path.stat().st_mtime_ns
+        for path in tmp_path.rglob("*")
+        if path.is_file() and ".lightmill" not in path.parts
+    }
     work = Work()
     assert go(tmp_path, source, work).exit_code == 3
     assert work.done == []
@@ -137,7 +147,9 @@ def test_changed_config_is_refused_naming_what_changed_and_fresh_starts_anew(tmp
     source = Numbers(keys(3))
     go(tmp_path, source, Work())
     (tmp_path / "notes.txt").write_text("the user's")
-    with pytest.raises(ChangedConfig, match=r"size was 10x10, now 20x20\. Choose another OUT, or start anew with --fresh"):
+    with pytest.raises(
+        ChangedConfig, match=r"size was 10x10, now 20x20\. Choose another OUT, or start anew with --fresh"
+    ):
         go(tmp_path, source, Work(), config={"size": "20x20"})
     with pytest.raises(ChangedConfig, match="the content of rig has changed"):
         go(tmp_path, source, Work(), config={"size": "10x10", "rig": {"cameras": [1]}})
@@ -246,7 +258,9 @@ def test_everything_in_out_is_the_same_for_any_number_of_threads(tmp_path):
         out = tmp_path / str(threads)
         go(out, Numbers(keys(50)), Work(bad={"011.jpg"}, recovered={"012.jpg"}), threads=threads)
         files = [path for path in out.rglob("*") if path.is_file() and ".lightmill" not in path.parts]
-        found.append({path.relative_to(out).as_posix(): path.read_bytes() for path in files if path.name != "report.html"})
+        found.append(
+            {path.relative_to(out).as_posix(): path.read_bytes() for path in files if path.name != "report.html"}
+        )
     assert found[0] == found[1]
     assert len(found[0]) == 49 + 3
 

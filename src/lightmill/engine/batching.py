@@ -27,7 +27,7 @@ def signature(values: Sequence[Any]) -> str:
 
 @dataclass
 class LearntSizes:
-    """The batch size that is known to fit, per (stage, shapes and types, device). Shrinks at once, grows back slowly."""
+    """The batch size that is known to fit, by stage, shapes, types and device. Shrinks at once, grows back slowly."""
 
     sizes: dict[str, int] = field(default_factory=dict)
     _clean: dict[str, int] = field(default_factory=dict)
@@ -64,8 +64,9 @@ def run_in_batches(
 ) -> list[Any]:
     """`work` over all items in batches that fit, one result an item, in order.
 
-    Out of memory: leave the handler (its traceback keeps tensors alive), free, halve, retry the same items; at one item
-    ask `alone` (the CPU). Any other error of a batch: its items one by one; `failed` makes the result of each that fails.
+    Out of memory: leave the handler (its traceback keeps tensors alive), free, halve, retry the same items; at one
+    item ask `alone` (the CPU). Any other error of a batch: its items one by one; `failed` makes the result of each that
+    fails.
     """
     results: list[Any] = []
     while len(results) < len(items):
@@ -113,7 +114,7 @@ def _one_by_one(
 def _one(alone: Callable[[T], Any], item: T, failed: Callable[[T, BaseException], Any]) -> Any:
     try:
         return alone(item)
-    except Exception as error:  # one item fails alone, whatever its model raised
+    except Exception as error:  # noqa: BLE001 (one item fails alone, whatever its model raised)
         return failed(item, error)
 
 
@@ -121,5 +122,5 @@ def _attempt(work: Callable[[list[T]], list[Any]], chunk: list[T]) -> tuple[list
     """The results, or the error without its frames: those would keep the batch's tensors alive."""
     try:
         return work(chunk), None
-    except Exception as error:  # told apart by the caller: out of memory, or an item that cannot be done
+    except Exception as error:  # noqa: BLE001 (told apart by the caller: out of memory, or an item that cannot be done)
         return [], error.with_traceback(None)

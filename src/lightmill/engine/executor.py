@@ -141,7 +141,11 @@ class Executor:
         segments = pipeline.segments
         share = memory_bytes // 2 // len(segments)
         self._queues = [
-            _Queue("source" if i == 0 else f"before {segment.stages[0].name}", share, LOOK_AHEAD * threads if i == 0 else None)
+            _Queue(
+                "source" if i == 0 else f"before {segment.stages[0].name}",
+                share,
+                LOOK_AHEAD * threads if i == 0 else None,
+            )
             for i, segment in enumerate(segments)
         ]
         self._active = [0] * len(segments)  # items inside each segment
@@ -237,7 +241,7 @@ class Executor:
         """A thread that breaks ends the run with its error, not in silence."""
         try:
             loop(*args)
-        except BaseException as error:
+        except BaseException as error:  # noqa: BLE001 (kept in `fatal`; the driver raises it)
             self.fail(error)
 
     # --- feeding -----------------------------------------------------------------------------------------------------
@@ -318,7 +322,7 @@ class Executor:
             work.abandoned = True
             self.fail(error)
             return None
-        except Exception as error:  # one bad picture must not end the run; --max-failures stops a broken one
+        except Exception as error:  # noqa: BLE001 (one bad picture must not end the run; --max-failures stops a broken one)
             return self._failed(work, error)
         finally:
             if work.held is not None:
@@ -449,7 +453,9 @@ class Executor:
 
         def note_failure(work: _Work, error: BaseException) -> Any:
             ends[id(work)] = (
-                self._ended(work, Status.FILTERED, error=str(error)) if isinstance(error, Filtered) else self._failed(work, error)
+                self._ended(work, Status.FILTERED, error=str(error))
+                if isinstance(error, Filtered)
+                else self._failed(work, error)
             )
             return failed
 
@@ -470,7 +476,9 @@ class Executor:
     def _on_cpu(self, stage: Batch, work: _Work) -> Any:
         """One item that does not fit on the device, on the CPU."""
         if self._device == "cpu":
-            raise RunError("out of memory with a single item on the CPU: give the machine more memory or smaller pictures")
+            raise RunError(
+                "out of memory with a single item on the CPU: give the machine more memory or smaller pictures"
+            )
         function = copy.copy(stage.function)
         function.load("cpu")
         try:
@@ -526,7 +534,7 @@ def _flat(stages: Iterable[Stage]) -> Iterator[Stage]:
 def _caller(stage: Stage) -> Callable[[_Work], None]:
     """What calls an Each with an item's values and keeps what it makes; looked at once, used for every item."""
     if not isinstance(stage, Each):
-        return lambda work: None
+        return lambda _: None
     function, needs, makes = stage.function, stage.needs, stage.makes
     bound = dict(stage.bound)
     seed = bound.pop("seed", None)

@@ -220,7 +220,7 @@ class Journal:
                 [(Status.RUNNING, key) for key in started],
             )
 
-    def _end(self, end: End, started_now: bool) -> None:
+    def _end(self, end: End, *, started_now: bool) -> None:
         self._db.execute(
             "UPDATE items SET status = ?, stage = ?, error_class = ?, error = ?, outputs = ?, meta = ?, "
             "attempts = attempts + ? WHERE key = ?",

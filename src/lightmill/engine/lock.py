@@ -20,7 +20,7 @@ class RunLock:
         try:
             with writing(self._path):
                 self._path.parent.mkdir(parents=True, exist_ok=True)
-                self._file = open(self._path, "a+", encoding="utf-8")  # noqa: SIM115 (closed in __exit__)
+                self._file = open(self._path, "a+", encoding="utf-8")
         except OSError as error:
             raise OutputError(f"cannot write to OUT: {error.strerror}: {error.filename}; choose another OUT") from error
         try:

@@ -8,7 +8,9 @@ from collections.abc import Iterable, Iterator
 from lightmill.engine.journal import Journal, Row
 from lightmill.engine.outputs import Outputs
 
-_LINE_ENDS = str.maketrans({"\x85": "\\u0085", "\u2028": "\\u2028", "\u2029": "\\u2029"})  # to str.splitlines these end lines
+_LINE_ENDS = str.maketrans(
+    {"\x85": "\\u0085", "\u2028": "\\u2028", "\u2029": "\\u2029"}
+)  # to str.splitlines these end lines
 
 
 def write_manifests(outputs: Outputs, journal: Journal) -> None:

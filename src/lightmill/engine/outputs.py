@@ -5,6 +5,7 @@ import os
 import re
 import threading
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from hashlib import blake2b
 from pathlib import Path
 
@@ -20,7 +21,7 @@ _FATAL = {
 
 
 class Outputs:
-    """Writes below one folder. Thread-safe. `durable` has files and folders on the disk before they count as written."""
+    """Writes below one folder. Thread-safe. `durable`: files are on the disk before they count as written."""
 
     def __init__(self, root: Path, *, durable: bool = False) -> None:
         self.root = root
@@ -57,8 +58,7 @@ class Outputs:
         with writing(target):
             try:
                 with open(temporary, "wb") as file:
-                    for chunk in chunks:
-                        file.write(chunk)
+                    file.writelines(chunks)
                     file.flush()
                     if self.durable:
                         os.fsync(file.fileno())
@@ -161,7 +161,5 @@ def _sync_folder(path: str) -> None:
 
 
 def _remove(path: str) -> None:
-    try:
+    with suppress(OSError):  # never made, or the disk is gone: the next run looks again
         os.remove(path)
-    except OSError:
-        pass  # never made, or the disk is gone: the next run looks again

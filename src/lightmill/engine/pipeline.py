@@ -92,10 +92,12 @@ def _listed(names: Iterable[str]) -> str:
 
 
 def _segments(stages: tuple[Stage, ...], given: frozenset[str]) -> tuple[Segment, ...]:
-    last_use = {name: 0 for name in given}  # a given field that nobody needs goes after the first stage
+    last_use = dict.fromkeys(given, 0)  # a given field that nobody needs goes after the first stage
     for index, stage in enumerate(stages):
         last_use |= dict.fromkeys((*_uses(stage), *stage.makes), index)
-    drops = [tuple(name for name, last in last_use.items() if last == i and name not in GIVEN) for i in range(len(stages))]
+    drops = [
+        tuple(name for name, last in last_use.items() if last == i and name not in GIVEN) for i in range(len(stages))
+    ]
     segments, start = [], 0
     for on_device, group in groupby(stages, key=lambda stage: isinstance(stage, Batch)):
         members = tuple(group)

@@ -10,7 +10,7 @@ import sys
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from itertools import islice
@@ -70,6 +70,7 @@ class Job:
     out: Path
     pipeline: Pipeline
     device: str = "cpu"
+    check_names: Callable[[Iterable[str]], None] = lambda _: None  # refuses output names; before anything is written
     begin: Callable[[Outputs], None] = lambda _: None  # files that are there before the first item
     export: Callable[[Outputs, Journal], list[str]] = lambda *_: []  # files made from all items; their names
 
@@ -121,8 +122,8 @@ class Found:
 class _Mailbox:
     """Events on their way from the executor's threads to the journal.
 
-    What is finished and not yet in the journal is done again after a kill: at most `most_ends` such items may wait, then
-    the threads do. The driver is woken when half of them do, so that a transaction holds a few items, not one.
+    What is finished and not yet in the journal is done again after a kill: at most `most_ends` such items may wait,
+    then the threads do. The driver is woken when half of them do, so that a transaction holds a few items, not one.
     """
 
     def __init__(self, most_ends: int) -> None:
@@ -181,6 +182,7 @@ def run(job: Job, options: RunOptions, *, retry: Callable[[Row], bool] | None = 
             set_aside(job.out)
         keys = _keys(job, options)
         name_of = plan_names(keys or (), options.naming)
+        job.check_names(name_of(key, number) for number, key in enumerate(keys or ()))
         journal = stack.enter_context(Journal.open(job.out, durable=options.durable))
         _compare(journal, job)
         driver = _Driver(job, options, journal, outputs)
@@ -203,14 +205,20 @@ def _compare(journal: Journal, job: Job) -> None:
     if before is not None:
         now: dict[str, Json] = {"recipe": job.recipe, **job.config}
         was = {"recipe": journal.recall("recipe"), **before}
-        changed = [_change(name, was.get(name), now.get(name)) for name in {**was, **now} if was.get(name) != now.get(name)]
+        changed = [
+            _change(name, was.get(name), now.get(name)) for name in {**was, **now} if was.get(name) != now.get(name)
+        ]
         if changed:
             raise ChangedConfig(
                 f"{job.out} holds a run with other options: {'; '.join(changed)}. "
                 "Choose another OUT, or start anew with --fresh (it deletes nothing)"
             )
     journal.remember(
-        recipe=job.recipe, version=job.version, config=dict(job.config), command=dict(job.command), source=job.source.described
+        recipe=job.recipe,
+        version=job.version,
+        config=dict(job.config),
+        command=dict(job.command),
+        source=job.source.described,
     )
 
 
@@ -272,9 +280,11 @@ class _Driver:
         outcome: Outcome = "finished"
         if plan.left != 0:
             outcome = self._work(executor, plan, progress)
-        return self._finish(executor, outcome, whole=retry is None and self._options.limit is None)
+        return self._finish(outcome, whole=retry is None and self._options.limit is None)
 
-    def _plan(self, keys: list[str] | None, name_of: Callable[[str, int], str], retry: Callable[[Row], bool] | None) -> _Plan:
+    def _plan(
+        self, keys: list[str] | None, name_of: Callable[[str, int], str], retry: Callable[[Row], bool] | None
+    ) -> _Plan:
         if keys is not None:
             self._journal.register(keys)
         present = None if keys is None else set(keys)
@@ -353,7 +363,7 @@ class _Driver:
         def work() -> None:
             try:
                 executor.run(plan.items)
-            except BaseException as error:
+            except BaseException as error:  # noqa: BLE001 (kept in `fatal`; raised below)
                 executor.fail(error)
             finally:
                 self._mail.close()
@@ -409,7 +419,9 @@ class _Driver:
         try:
             if batch and not isinstance(executor.fatal, OutputError):
                 self._journal.record(found, starts, ends)
-        except OutputError as error:  # on a full disk the journal stays as it was: consistent, and the rest is done again
+        except (
+            OutputError
+        ) as error:  # on a full disk the journal stays as it was: consistent, and the rest is done again
             executor.fail(error)
         else:
             for end in ends:
@@ -425,8 +437,8 @@ class _Driver:
         worst = max(tally.failures, key=lambda what: tally.failures[what])
         executor.fail(
             TooManyFailures(
-                f"{tally.failed} of {tally.ended} items failed, more than --max-failures {budget} allows; most of them as "
-                f"{worst}. What is done is kept: `lightmill report {self._job.out}` lists the reasons"
+                f"{tally.failed} of {tally.ended} items failed, more than --max-failures {budget} allows; most of them "
+                f"as {worst}. What is done is kept: `lightmill report {self._job.out}` lists the reasons"
             )
         )
 
@@ -484,16 +496,17 @@ class _Driver:
         self._journal.set_warnings(self._job.source.warnings)
         if self._trace and self._options.trace:
             self._options.trace.parent.mkdir(parents=True, exist_ok=True)
-            self._options.trace.write_text(self._trace.to_json(), encoding="utf-8")
+            with open(self._options.trace, "w", encoding="utf-8") as file:
+                file.writelines(self._trace.chunks())
 
-    def _finish(self, executor: Executor, outcome: Outcome, *, whole: bool) -> RunResult:
+    def _finish(self, outcome: Outcome, *, whole: bool) -> RunResult:
         journal, outputs = self._journal, self._outputs
         exports: list[str] = []
         if outcome == "finished":
             if whole:
                 journal.drop_unfinished()
             exports = self._job.export(outputs, journal)
-            journal.remember(exports=exports)
+            journal.remember(exports=list[Json](exports))
             write_manifests(outputs, journal)
         data = report_data(journal, SHEET)
         write_reports(outputs, data, whole=outcome == "finished")

@@ -62,7 +62,7 @@ class Each:
         weight: Callable[..., int] | None = None,
         **bound: Any,
     ) -> None:
-        name = name or getattr(function, "__name__", type(function).__name__)
+        name = str(name or getattr(function, "__name__", type(function).__name__))
         put = object.__setattr__
         put(self, "function", function)
         put(self, "makes", _names(makes))
@@ -79,7 +79,10 @@ class BatchFunction(Protocol):
     def load(self, device: str) -> None: ...
     def unload(self) -> None: ...
 
-    __call__: Callable[..., Any]  # takes lists of field values, returns one list (or a tuple of lists) of equal length
+    @property
+    def __call__(self) -> Callable[..., Any]:
+        """Takes lists of field values, returns one list (or a tuple of lists) of equal length."""
+        ...
 
 
 @dataclass(frozen=True)

@@ -39,7 +39,8 @@ class Camera:
         about_y = np.array([[cy, 0, sy], [0, 1, 0], [-sy, 0, cy]])
         about_x = np.array([[1, 0, 0], [0, cp, -sp], [0, sp, cp]])
         about_z = np.array([[cr, -sr, 0], [sr, cr, 0], [0, 0, 1]])
-        return about_y @ about_x @ about_z
+        rotation: NDArray[np.float64] = about_y @ about_x @ about_z
+        return rotation
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,7 +1,7 @@
 """What every recipe has: the common options, and the way from options to a run.
 
-A recipe's options are one pydantic model. The command line, the YAML file, the Python call, the table in the docs and the
-config that the journal compares all come from it.
+A recipe's options are one pydantic model. The command line, the YAML file, the Python call, the table in the docs and
+the config that the journal compares all come from it.
 """
 
 from collections.abc import Callable, Mapping
@@ -45,12 +45,14 @@ class Recipe(BaseModel):
 
     name: ClassVar[str]  # on the command line
     table_suffix: ClassVar[str] = "outputs"  # `<table>_with_<suffix>.csv`
+    path_options: ClassVar[Mapping[str, Callable[[str], bool]]] = {}  # option -> whether a value of it names a file
     positional: ClassVar[tuple[str, ...]] = ()  # options that stand between INPUT and OUT
     input_name: ClassVar[str] = "input"
     input_help: ClassVar[str] = "A folder of pictures, one picture, a table (.csv, .parquet), a .zip, or a video."
 
     naming: Naming = Field(
-        Naming.KEY, description="Output names: from the key (folders kept), its stem (folders dropped), or the row number."
+        Naming.KEY,
+        description="Output names: from the key (folders kept), its stem (folders dropped), or the row number.",
     )
     absolute_paths: bool = Field(False, description="Write output_image_path in full instead of relative to OUT.")
     limit: int | None = run_only(None, ge=1, description="Only the first N items.")
@@ -61,7 +63,9 @@ class Recipe(BaseModel):
     fresh: bool = run_only(False, description="Start anew in an OUT that holds another run; deletes nothing.")
     durable: bool = run_only(False, description="Wait for the disk at every file (fsync): survives power cuts, slower.")
     max_failures: BudgetOption | None = run_only(None, description="Stop when more items than this fail: 20, or 5%.")
-    max_pixels: int = run_only(400_000_000, ge=1, description="Largest picture to decode, in pixels; a guard against bombs.")
+    max_pixels: int = run_only(
+        400_000_000, ge=1, description="Largest picture to decode, in pixels; a guard against bombs."
+    )
     zip_limit: str | None = run_only(None, description=ARCHIVE_LIMIT_HELP)
     progress: Literal["auto", "rich", "json", "none"] = run_only(
         "auto", description="Live display on a terminal, JSON lines otherwise (auto)."
@@ -97,13 +101,20 @@ class Recipe(BaseModel):
     def config(self, input: Path) -> dict[str, Json]:
         """What decides the outputs: every option but the run-only ones, and the INPUT."""
         chosen = {name for name, field in type(self).model_fields.items() if not is_run_only(field)}
-        return {"input": str(input.resolve()), **self.model_dump(mode="json", include=chosen)}
+        return {"input": str(input.resolve()), **self._absolute(self.model_dump(mode="json", include=chosen))}
 
     def command(self, input: Path) -> dict[str, Json]:
         """What `lightmill retry` needs to do this again from anywhere."""
         unset = {"fresh", "limit", "progress", "trace"}
         options = self.model_dump(mode="json", exclude_defaults=True, exclude=unset)
-        return {"recipe": self.name, "input": str(input.resolve()), "options": options}
+        return {"recipe": self.name, "input": str(input.resolve()), "options": self._absolute(options)}
+
+    def _absolute(self, options: dict[str, Json]) -> dict[str, Json]:
+        """The options with files and folders named in full: the same run can be meant from anywhere."""
+        named = {name: str(options[name]) for name in self.path_options if options.get(name)}
+        return options | {
+            name: str(Path(text).resolve()) for name, text in named.items() if self.path_options[name](text)
+        }
 
     def run_options(self) -> "RunOptions":
         from lightmill.engine.run import RunOptions
@@ -149,7 +160,7 @@ def _problem(recipe: type[Recipe], problem: Any) -> str:
 
         near = get_close_matches(name, recipe.model_fields, n=1)
         return f"there is no option {option_name(name)}" + (f"; did you mean {option_name(near[0])}?" if near else "")
-    what = problem["msg"].removeprefix("Value error, ")
+    what = str(problem["msg"]).removeprefix("Value error, ")
     what = what[0].lower() + what[1:]
     if not name:
         return what

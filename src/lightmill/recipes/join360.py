@@ -14,7 +14,7 @@ from pydantic import Field
 from lightmill.codecs.decode import decode, decode_mask
 from lightmill.codecs.encode import ImageFormat, encode, encode_mask
 from lightmill.codecs.header import read_header
-from lightmill.engine.items import Item, Json, Notes, Settled
+from lightmill.engine.items import Item, Notes, Settled
 from lightmill.engine.pipeline import Pipeline
 from lightmill.engine.run import Job
 from lightmill.engine.stages import Each, Save
@@ -24,7 +24,7 @@ from lightmill.ops.join import JoinMaps, PanoJoin
 from lightmill.ops.rig import Camera, Rig
 from lightmill.recipes.base import Recipe
 from lightmill.recipes.previews import preview
-from lightmill.recipes.rig_option import rig_of, stated_size
+from lightmill.recipes.rig_option import names_a_file, rig_of, stated_size
 from lightmill.sources.files import PICTURE_SUFFIXES, natural_key, suffix_of
 from lightmill.types import Size
 
@@ -32,12 +32,13 @@ from lightmill.types import Size
 class Join360(Recipe):
     """Blend the views of a rig back into equirectangular pictures.
 
-    VIEWS is the folder `images` (or `masks`) that split360 made, or one laid out like it. Directions that no camera sees
-    are transparent (PNG, WebP, TIFF) or black (JPEG).
+    VIEWS is the folder `images` (or `masks`) that split360 made, or one laid out like it. Directions that no camera
+    sees are transparent (PNG, WebP, TIFF) or black (JPEG).
     """
 
     name: ClassVar[str] = "join360"
     positional: ClassVar[tuple[str, ...]] = ("rig",)
+    path_options: ClassVar = {"rig": names_a_file}
     input_name: ClassVar[str] = "views"
     input_help: ClassVar[str] = "A folder with a folder of views for every camera, or with x_cam00.jpg, x_cam01.jpg, …"
 
@@ -67,28 +68,23 @@ class Join360(Recipe):
         width = self.width or finest_width(rig)
         pano_hw = (max(width // 2, 1), width)
         join = Join(rig, pano_hw, max_pixels=self.max_pixels)
-        weight = 4 * 5 * width * width // 2
+
+        def weight(ref: ViewsRef) -> int:  # noqa: ARG001 (the same for every item)
+            return 4 * 5 * width * width // 2  # float32 sums of three channels and the weights, and the result
+
         if self.kind == "mask":
             stages = [
-                Each(join.masks, makes="pano", name="join", weight=lambda ref: weight),
+                Each(join.masks, makes="pano", name="join", weight=weight),
                 Each(encode_mask_panorama, makes="file", name="encode"),
             ]
         else:
             options = {"format": self.format, "quality": self.quality}
             stages = [
-                Each(join.views, makes=("pano", "covered"), name="join", weight=lambda ref: weight),
+                Each(join.views, makes=("pano", "covered"), name="join", weight=weight),
                 Each(encode_panorama, makes="file", name="encode", options=options),
             ]
         suffix = "png" if self.kind == "mask" else self.format.suffix
         return Pipeline(*stages, Save(file=f"{{name}}.{suffix}"))
-
-    def command(self, input: Path) -> dict[str, Json]:
-        command = super().command(input)
-        options = command["options"]
-        assert isinstance(options, dict)
-        if Path(self.rig).exists():
-            options["rig"] = str(Path(self.rig).resolve())
-        return command
 
 
 def finest_width(rig: Rig) -> int:

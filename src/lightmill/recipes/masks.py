@@ -21,7 +21,9 @@ class MaskFolder:
 
     def __init__(self, folder: Path) -> None:
         if not folder.is_dir():
-            raise UsageError(f"--masks {folder}: there is no such folder (or write `--masks alpha` for the input's own alpha)")
+            raise UsageError(
+                f"--masks {folder}: there is no such folder (or write `--masks alpha` for the input's own alpha)"
+            )
         self._folder = folder
         self._paths = {
             path.relative_to(folder).with_suffix("").as_posix(): path
@@ -32,7 +34,10 @@ class MaskFolder:
             raise UsageError(f"--masks {folder}: there is no picture in it")
 
     def load(self, key: str, name: str, notes: Notes) -> NDArray[np.uint8]:
-        """[H + 2 MARGIN, W] uint8, 255 = keep, continued over the poles. Where a picture has no mask all of it is kept, and the manifest says so."""
+        """[H + 2 MARGIN, W] uint8, 255 = keep, continued over the poles.
+
+        Where a picture has no mask all of it is kept, and the manifest says so. Raises DecodeError for a damaged one.
+        """
         path = self.find(key, name)
         if path is None:
             notes.meta["mask"] = "none found, all kept"

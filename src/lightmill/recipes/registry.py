@@ -25,7 +25,8 @@ def recipe_class(name: str) -> "type[Recipe]":
     if name not in RECIPES:
         near = get_close_matches(name, RECIPES, n=1)
         raise UsageError(
-            f"there is no recipe {name!r}" + (f"; did you mean {near[0]!r}?" if near else f"; there are {', '.join(RECIPES)}")
+            f"there is no recipe {name!r}"
+            + (f"; did you mean {near[0]!r}?" if near else f"; there are {', '.join(RECIPES)}")
         )
     module, attribute = RECIPES[name]
     found: type[Recipe] = getattr(import_module(module), attribute)

@@ -1,13 +1,20 @@
 """`--rig`: a preset, a YAML file, or the rig.json of an earlier run."""
 
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
 from lightmill.errors import UsageError
 from lightmill.export.rigfile import read_rig_json
+from lightmill.ops.cover import coverage
 from lightmill.ops.rig import Camera, Rig
-from lightmill.ops.rigs import preset, rig_from_mapping
+from lightmill.ops.rigs import PRESETS, preset, rig_from_mapping
 from lightmill.types import Size
+
+
+def names_a_file(wanted: str) -> bool:
+    """Whether `--rig` names a file, not a preset."""
+    return Path(wanted).suffix.lower() in (".json", ".yaml", ".yml")
 
 
 def rig_of(wanted: str, size: Size) -> Rig:
@@ -50,3 +57,22 @@ def _read(path: Path) -> str:
         return path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise UsageError(f"--rig {path}: {' '.join(str(error).split())}") from error
+
+
+def rig_table() -> list[str]:
+    """`lightmill rigs`: every preset with the share of the sphere that it sees and how often a direction is seen."""
+    lines = [f"{'rig':16} {'views':>5}  {'square views':>17}  {'16:9 views':>17}  rings (count@pitch, hfov)"]
+    for name, cameras in PRESETS.items():
+        square, wide = coverage(cameras), coverage(cameras, aspect=16 / 9)
+        shown = (f"{seen.share:8.1%} x{seen.mean_overlap:5.2f}" for seen in (square, wide))
+        lines.append(f"{name:16} {len(cameras):5}  {'  '.join(f'{text:>17}' for text in shown)}  {rings_of(cameras)}")
+    return [*lines, "share of the sphere that is seen, and how many views see a direction on average"]
+
+
+def rings_of(cameras: tuple[Camera, ...]) -> str:
+    """>>> rings_of(preset("tile8"))
+    '4@+45 4@-45, 90°'
+    """
+    rings = Counter((camera.pitch, camera.hfov) for camera in cameras)
+    counts = " ".join(f"{count}@{pitch:+g}" for (pitch, _), count in rings.items())
+    return f"{counts}, {'/'.join(f'{hfov:g}°' for hfov in sorted({hfov for _, hfov in rings}))}"

@@ -64,11 +64,12 @@ class Frame:
 
 
 @dataclass(frozen=True, slots=True)
-class Decoded:
+class _Decoded:
     """What the decoder made of one moment: a frame, or nothing where the data are damaged."""
 
     stamp: int | None  # presentation time in units of the time base; None: unknown
-    order: int  # in which its data lie in the file: nothing depends on data of a higher order
+    order: int  # in which its data lie in the file: nothing is built on data of a higher order
+    awaits: int | None  # the last stamp, beyond its own, of what it may be built on
     frame: "av.VideoFrame | None"
 
     @property
@@ -78,6 +79,15 @@ class Decoded:
     @property
     def is_key(self) -> bool:
         return self.frame is not None and bool(self.frame.key_frame)
+
+
+@dataclass
+class Losses:
+    """Frames that a video should have and does not give."""
+
+    left_out: int = 0  # damaged, or built on damaged ones; sound ones followed
+    at_the_end: int = 0  # the same, and nothing sound has followed
+    timeless: int = 0  # shown no later than the frame before
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -123,7 +133,7 @@ def open_clip(path: Path) -> Clip:
             rate=float(stream.average_rate) if stream.average_rate else None,
             is_square=abs(float(stream.sample_aspect_ratio or 1) - 1) < _SQUARE_ENOUGH,
         )
-    with closing(decoded(clip, threads=1)) as moments:
+    with closing(_decoded(clip, threads=1)) as moments:
         first = next((moment.stamp for moment in moments if moment.is_sound and moment.stamp is not None), None)
     if first is None:
         raise InputError(f"no frame of {name} can be decoded: it is damaged, or of a kind that FFmpeg does not know")
@@ -132,52 +142,118 @@ def open_clip(path: Path) -> Clip:
     return clip
 
 
-def decoded(clip: Clip, *, threads: int, since: int | None = None) -> Generator[Decoded, None, None]:
-    """All frames in order of presentation; with `since`, from a key frame on that is not after that stamp.
+def sound_frames(
+    clip: Clip, *, threads: int, since: int | None = None, losses: Losses | None = None
+) -> Generator[tuple[int, Frame], None, None]:
+    """(stamp, frame) of each sound frame in order of presentation; with `since`, from a key frame at or before it on.
 
-    The frames are the same, bit for bit, whatever `since` and `threads` are. Where several threads meet damage, they lose
-    sound frames around it, depending on their number: from there on, one thread does the work.
+    The frames are the same, bit for bit, whatever `since` and `threads` are. Where several threads meet damage, what
+    they lose around it depends on their number, so from there on one thread does the work.
     Closing the generator closes the file. Raises InputError: the disk fails.
     """
-    last = None
+    losses = losses or Losses()
+    last: int | None = None
     if threads != 1:
-        with closing(_decoded(clip, threads, since)) as moments:
+        sieve = _Sieve(losses, since)
+        with closing(_decoded(clip, threads=threads, since=since)) as moments:
             for moment in moments:
-                if moment.frame is None:
+                if not moment.is_sound:
                     break
-                last = moment.stamp if last is None else max(last, moment.stamp or last)
-                yield moment
+                for last, frame in sieve.add(moment):
+                    yield last, frame
             else:
+                yield from sieve.rest()
                 return
-    with closing(_decoded(clip, 1, since if last is None else last + 1)) as moments:
+    since = since if last is None else last + 1
+    sieve = _Sieve(losses, since)
+    with closing(_decoded(clip, threads=1, since=since)) as moments:
         for moment in moments:
-            if last is None or moment.stamp is None or moment.stamp > last:
-                yield moment
+            yield from (pair for pair in sieve.add(moment) if last is None or pair[0] > last)
+    yield from (pair for pair in sieve.rest() if last is None or pair[0] > last)
 
 
-def _decoded(clip: Clip, threads: int, since: int | None) -> Generator[Decoded, None, None]:
-    orders: dict[int | None, int] = {}  # of the packets that have no frame yet, by their own stamps
+class _Sieve:
+    """Lets sound frames through, but for those that are built on damaged ones: all up to the next key frame.
+
+    A frame may be built on one that is shown after it, and is held until that one is seen.
+    """
+
+    def __init__(self, losses: Losses, since: int | None) -> None:
+        self._losses = losses
+        self._since = since  # what lies before is followed and not counted
+        self._broken = math.inf  # the order from which on frames are built on damaged ones
+        self._held: list[_Decoded] = []
+        self._reached = self._last = -math.inf  # stamps
+
+    def add(self, moment: _Decoded) -> list[tuple[int, Frame]]:
+        """The frames that are known to be sound now."""
+        if moment.is_key and moment.is_sound and moment.order > self._broken:
+            self._broken = math.inf
+            self._losses.left_out += self._losses.at_the_end
+            self._losses.at_the_end = 0
+        if moment.is_sound and moment.order < self._broken:
+            self._held.append(moment)
+        else:
+            self._drop(moment)
+        if moment.frame is not None and moment.stamp is not None:
+            self._reached = max(self._reached, moment.stamp)
+        waiting = (at for at, held in enumerate(self._held) if held.awaits is not None and held.awaits > self._reached)
+        return self._release(next(waiting, len(self._held)))
+
+    def rest(self) -> list[tuple[int, Frame]]:
+        """What is held at the end."""
+        return self._release(len(self._held))
+
+    def _drop(self, moment: _Decoded) -> None:
+        self._broken = min(self._broken, moment.order)
+        lost = [moment, *(held for held in self._held if held.order > self._broken)]
+        self._held = [held for held in self._held if held.order < self._broken]
+        self._losses.at_the_end += sum(map(self._counts, lost))
+
+    def _counts(self, moment: _Decoded) -> bool:
+        return self._since is None or moment.stamp is None or moment.stamp >= self._since
+
+    def _release(self, count: int) -> list[tuple[int, Frame]]:
+        released = []
+        for moment in self._held[:count]:
+            if moment.frame is None or moment.stamp is None or moment.stamp <= self._last:
+                self._losses.timeless += self._counts(moment)
+            else:
+                self._last = moment.stamp
+                released.append((moment.stamp, Frame(moment.frame)))
+        del self._held[:count]
+        return released
+
+
+def _decoded(clip: Clip, *, threads: int, since: int | None = None) -> Generator[_Decoded, None, None]:
+    """Everything that the decoder gives, in order of presentation; damage where it is met."""
+    orders: dict[int, int] = {}  # stamp -> order, of what is not shown yet
     count = -1
     with _opened_at(clip, threads, since) as (container, stream):
         for order, packet in enumerate(_packets(container, stream, clip)):
-            if packet is not None and packet.size:
+            if packet is not None and packet.pts is not None and clip.has_stamps:
                 orders[packet.pts] = order
             for frame in _frames(packet, stream):
                 count += 1
-                made_of = orders.pop(frame.pts, order) if frame is not None else order
-                yield Decoded(_stamp(clip, count, packet, frame), made_of, frame)
+                stamp = _stamp(clip, count, packet, frame)
+                made_of, awaits = order, None
+                if frame is not None and stamp is not None:
+                    orders = {later: its for later, its in orders.items() if later >= stamp}
+                    made_of = orders.pop(stamp, order)
+                    awaits = max((later for later, its in orders.items() if its < made_of), default=None)
+                yield _Decoded(stamp, made_of, awaits, frame)
 
 
 def frame_at(clip: Clip, stamp: int) -> Frame:
     """The frame of one moment. Raises SourceError: there is none any more."""
     try:
-        with closing(decoded(clip, threads=1, since=stamp)) as moments:
-            for moment in moments:
-                if moment.stamp == stamp and moment.frame is not None:
-                    return Frame(moment.frame)
+        with closing(sound_frames(clip, threads=1, since=stamp)) as frames:
+            at, frame = next((pair for pair in frames if pair[0] >= stamp), (None, None))
     except InputError as error:
         raise SourceError(str(error)) from error
-    raise SourceError(f"{clip.name} has no frame at {float(clip.time(stamp)):.3f} s any more")
+    if at != stamp or frame is None:
+        raise SourceError(f"{clip.name} has no frame at {float(clip.time(stamp)):.3f} s any more")
+    return frame
 
 
 def _stamp(
@@ -206,8 +282,10 @@ def _opened(path: str, *, threads: int) -> Iterator[tuple["InputContainer", "Vid
             raise InputError(f"{name} holds no video")
         if stream.codec_context is None:
             raise InputError(f"{name} holds a video of a kind that FFmpeg does not know; convert it to .mp4 first")
-        stream.thread_type = "AUTO"
+        stream.thread_type = "FRAME"  # slices of one frame are mended without a word
         stream.codec_context.thread_count = threads
+        if threads != 1:  # what several threads mend may not be marked; an error is
+            stream.codec_context.options = {"err_detect": "explode"}
         yield container, stream
 
 

@@ -3,7 +3,7 @@
 import math
 from collections.abc import Generator, Iterable, Iterator
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from fractions import Fraction
 from itertools import groupby
 from operator import attrgetter
@@ -12,9 +12,10 @@ from pathlib import Path, PurePath
 from lightmill.engine.items import Item, Json, Settled
 from lightmill.errors import UsageError
 from lightmill.sources import files
-from lightmill.sources.frames import Clip, Decoded, Frame, decoded, frame_at, open_clip
+from lightmill.sources.frames import Clip, Frame, Losses, frame_at, open_clip, sound_frames
 from lightmill.sources.options import Pick, SourceOptions
 
+_MILLISECONDS_UP_TO_FPS = 500  # above, keys have microseconds
 _LOST_END_S = 0.5  # less than this is rounding in what a file declares
 
 
@@ -86,6 +87,13 @@ class _Taken:
     frame: Frame
 
 
+@dataclass
+class _Progress:
+    losses: Losses = field(default_factory=Losses)
+    time: Fraction = Fraction(0)  # s, of the last sound frame
+    is_through: bool = False  # the file, and not only what was wanted of it
+
+
 class VideoSource:
     """The frames of a video, decoded one after the other.
 
@@ -94,8 +102,7 @@ class VideoSource:
     item brings its decoded picture in the field `frame` (a `Frame`), and `time_s`, `pts` and `time_base` in its meta.
     After a settled item decoding starts at the key frame before, and gives what an uninterrupted run gives.
     Damaged data cost frames, never the run: what is damaged is left out, and so is what follows in the file up to the
-    next key frame, since it is built on it. (A few frames that are shown before a damaged one and built on it cannot be
-    told in time.) Warnings say how much.
+    next key frame, since it is built on it. Warnings say how much.
     Raises InputError: no video, or none that can be decoded; UsageError: options that contradict each other.
     """
 
@@ -113,15 +120,16 @@ class VideoSource:
 
     def items(self, after: Settled | None = None) -> Iterator[Item]:
         """All items, or those after a settled one."""
-        account = _Account()
-        key, count = (after.key, after.position + 1) if after else ("", 0)
-        with closing(self._taken(self._stamp_of(after), account)) as taken:
-            chosen = taken if self._sampling.fps is None else self._one_of_each(taken)
-            for one in chosen:
-                key = self._key(one.time, previous=key)
-                count += 1
+        count, previous = 0, None
+        if after is not None:
+            count, previous = after.position + 1, self._clip.time(self._stamp_of(after))
+        progress = _Progress()
+        with closing(self._taken(after, progress)) as taken:
+            for one in taken if self._sampling.fps is None else self._one_of_each(taken):
+                key = self._key(one.time, previous)
+                count, previous = count + 1, one.time
                 yield self._item(key, one)
-        self._say(account, count)
+        self._say(progress, count)
 
     def estimated_count(self) -> int | None:
         """From the declared duration and the rate; None where the file declares none."""
@@ -144,40 +152,40 @@ class VideoSource:
         name = f"{PurePath(stem).stem}_{seconds.replace('.', '_')}"
         return Item(key, FrameRef(clip, one.stamp), fields={"frame": one.frame}, meta=meta, name=name)
 
-    def _key(self, time: Fraction, *, previous: str) -> str:
-        fast = max(self._clip.rate or 0, float(self._sampling.fps or 0)) > 500
-        key = f"{self._clip.name}#{float(time):09.3f}"
-        return f"{self._clip.name}#{float(time):012.6f}" if fast or key == previous else key
+    def _key(self, time: Fraction, previous: Fraction | None) -> str:
+        seconds = f"{float(time):09.3f}"
+        is_fast = max(self._clip.rate or 0, float(self._sampling.fps or 0)) > _MILLISECONDS_UP_TO_FPS
+        if is_fast or (previous is not None and seconds == f"{float(previous):09.3f}"):
+            seconds = f"{float(time):012.6f}"
+        return f"{self._clip.name}#{seconds}"
 
-    def _stamp_of(self, after: Settled | None) -> int | None:
-        if after is None:
-            return None
+    def _stamp_of(self, after: Settled) -> int:
         pts = after.meta.get("pts")
         return pts if isinstance(pts, int) else self._clip.stamp(Fraction(str(after.meta["time_s"])))
 
-    def _taken(self, after: int | None, account: "_Account") -> Generator[_Taken, None, None]:
+    def _taken(self, after: Settled | None, progress: "_Progress") -> Generator[_Taken, None, None]:
         """All sound frames that are wanted, each with its interval."""
         clip, sampling = self._clip, self._sampling
-        done = -1 if after is None else sampling.interval(clip.time(after), after)
-        since = self._since(after, done)
-        with closing(decoded(clip, threads=self._threads, since=since)) as moments:
-            for stamp, frame in account.sound(moments, since):
+        done, since = self._resumed(after)
+        with closing(sound_frames(clip, threads=self._threads, since=since, losses=progress.losses)) as frames:
+            for stamp, frame in frames:
                 time = clip.time(stamp)
                 if sampling.is_over(time):
-                    account.stopped = True
                     return
-                account.last = time
+                progress.time = time
                 interval = sampling.interval(time, stamp)
                 if interval > done and (since is None or stamp >= since):
                     yield _Taken(interval, stamp, time, frame)
+        progress.is_through = True
 
-    def _since(self, after: int | None, done: int) -> int | None:
-        """The stamp of the first frame that matters; None for the beginning."""
+    def _resumed(self, after: Settled | None) -> tuple[int, int | None]:
+        """The last interval that is done, and the stamp of the first frame that matters (None: from the beginning)."""
+        clip, sampling = self._clip, self._sampling
         if after is None:
-            return self._clip.stamp(self._sampling.begin(0)) if self._sampling.start > 0 else None
-        if self._sampling.fps is None:
-            return after + 1
-        return self._clip.stamp(self._sampling.begin(done + 1))
+            return -1, clip.stamp(sampling.begin(0)) if sampling.start > 0 else None
+        stamp = self._stamp_of(after)
+        done = sampling.interval(clip.time(stamp), stamp)
+        return done, stamp + 1 if sampling.fps is None else clip.stamp(sampling.begin(done + 1))
 
     def _one_of_each(self, taken: Iterable[_Taken]) -> Iterator[_Taken]:
         """One frame of each interval: the first, or the sharpest (of equally sharp ones the first)."""
@@ -188,52 +196,22 @@ class VideoSource:
             else:
                 yield max(ones, key=lambda one: judge(one.frame.luma()))
 
-    def _say(self, account: "_Account", count: int) -> None:
-        """What was met in a file that was decoded to its end."""
-        end_s = float(account.last) if account.last is not None else 0.0
-        if account.left_out:
-            self._warn(f"is damaged: {account.left_out} frames are left out")
-        if account.timeless:
-            self._warn(f"has {account.timeless} frames whose time is not after the one before; they are left out")
-        if account.stopped:
+    def _say(self, progress: "_Progress", count: int) -> None:
+        losses, end_s = progress.losses, float(progress.time)
+        if losses.left_out:
+            self._warn(f"is damaged: {losses.left_out} frames are left out")
+        if losses.timeless:
+            self._warn(f"has {losses.timeless} frames that are shown no later than the one before; they are left out")
+        declared_s = self._clip.duration_s or 0.0
+        if not progress.is_through:
             return
-        lasts_s = end_s + 1 / (self._clip.rate or 25)
-        if account.pending:
+        if losses.at_the_end:
             self._warn(f"is damaged after {end_s:.1f} s: the {count} frames before are used")
-        elif self._clip.duration_s and lasts_s + _LOST_END_S < self._clip.duration_s:
-            declared = f"{self._clip.duration_s:.1f} s"
-            self._warn(f"ends after {end_s:.1f} s and declares {declared}: the {count} frames there are used")
+        elif end_s + 1 / (self._clip.rate or 25) + _LOST_END_S < declared_s:
+            self._warn(f"ends after {end_s:.1f} s and declares {declared_s:.1f} s: the {count} frames there are used")
 
     def _warn(self, text: str) -> None:
         self.warnings.append(f"{self._clip.name} {text}")
-
-
-class _Account:
-    """Tells sound frames from damaged ones, and keeps count."""
-
-    def __init__(self) -> None:
-        self.left_out = 0  # damaged, and sound frames followed
-        self.pending = 0  # damaged, and nothing sound has followed yet
-        self.timeless = 0
-        self.stopped = False  # at the end that was asked for
-        self.last: Fraction | None = None  # s, of the last sound frame
-
-    def sound(self, moments: Iterable[Decoded], since: int | None) -> Iterator[tuple[int, Frame]]:
-        """Stamp and frame of each sound one, in order. What lies before `since` is followed and not counted."""
-        broken, last = math.inf, -math.inf  # broken: the order from which on frames are built on damaged ones
-        for moment in moments:
-            counts = since is None or moment.stamp is None or moment.stamp >= since
-            if moment.is_key and moment.is_sound and moment.order > broken:
-                broken = math.inf
-                self.left_out, self.pending = self.left_out + self.pending, 0
-            if not moment.is_sound or moment.order > broken:
-                broken = min(broken, moment.order)
-                self.pending += counts
-            elif moment.frame is None or moment.stamp is None or moment.stamp <= last:
-                self.timeless += counts
-            else:
-                last = moment.stamp
-                yield moment.stamp, Frame(moment.frame)
 
 
 def _exact(value: float | None) -> Fraction | None:
