@@ -151,6 +151,32 @@ def _turned(column: NDArray[np.float32], *, yaw: float, pano_width: int) -> NDAr
     return turned
 
 
+def _column_indices(places: _Places, rows: slice, *, yaw: float, pano_width: int) -> NDArray[np.float32]:
+    """[rows, w] column indices of the panorama, -0.5 .. W - 0.5, C-contiguous."""
+    shared = len(places.column) == 1
+    turned = _turned(places.column if shared else places.column[rows], yaw=yaw, pano_width=pano_width)
+    return np.ascontiguousarray(np.broadcast_to(turned, places.row[rows].shape))
+
+
+def _rounded(index: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Indices rounded to 1/32 px as cv2.convertMaps rounds them: half of a step goes to the even one."""
+    return np.rint(index * np.float32(32)) / np.float32(32)
+
+
+def view_positions(camera: Camera, size: Size, pano_hw: tuple[int, int]) -> NDArray[np.float32]:
+    """Where `ViewMaps.cut` reads a panorama: [h, w, 2] (column, row), as indices (the first pixel's centre at 0).
+
+    Multiples of 1/32 px; columns -0.5 .. W - 0.5, rows -0.5 .. H - 0.5, in the panorama without margin.
+    """
+    places = _places(camera, size, pano_hw)
+    positions = np.empty((size.height, size.width, 2), np.float32)
+    for rows in _row_chunks(size.height, size.width):
+        column = _column_indices(places, rows, yaw=camera.yaw, pano_width=pano_hw[1])
+        positions[rows, :, 0] = _rounded(column)
+        positions[rows, :, 1] = _rounded(places.row[rows]) - np.float32(MARGIN)
+    return positions
+
+
 # --- maps for cv2.remap -----------------------------------------------------------------------------------------------
 
 
@@ -206,13 +232,6 @@ def _fixed_point(
 
 def _empty_maps(size_hw: tuple[int, ...], sampling: Sampling) -> tuple[NDArray[np.int16], NDArray[np.uint16]]:
     return np.empty((*size_hw, 2), np.int16), np.empty((0, 0) if sampling == "nearest" else size_hw, np.uint16)
-
-
-def _column_indices(places: _Places, rows: slice, *, yaw: float, pano_width: int) -> NDArray[np.float32]:
-    """[rows, w] column indices of the panorama, -0.5 .. W - 0.5, C-contiguous."""
-    shared = len(places.column) == 1
-    turned = _turned(places.column if shared else places.column[rows], yaw=yaw, pano_width=pano_width)
-    return np.ascontiguousarray(np.broadcast_to(turned, places.row[rows].shape))
 
 
 def _whole(places: _Places, *, yaw: float, pano_hw: tuple[int, int], sampling: Sampling) -> tuple[_Piece, ...]:

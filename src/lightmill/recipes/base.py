@@ -105,7 +105,7 @@ class Recipe(BaseModel):
 
     def command(self, input: Path) -> dict[str, Json]:
         """What `lightmill retry` needs to do this again from anywhere."""
-        unset = {"fresh", "limit", "progress", "trace"}
+        unset = {"fresh", "progress", "trace"}
         options = self.model_dump(mode="json", exclude_defaults=True, exclude=unset)
         return {"recipe": self.name, "input": str(input.resolve()), "options": self._absolute(options)}
 

@@ -66,7 +66,7 @@ def natural_key(path: str) -> str:
     it has, and its digits without leading zeros. NUL is in no file name, so it ends a part before any letter does.
 
     >>> sorted(["b10.jpg", "B9/x.jpg", "b9.jpg", "a.jpg"], key=natural_key)
-    ['a.jpg', 'b9.jpg', 'B9/x.jpg', 'b10.jpg']
+    ['a.jpg', 'B9/x.jpg', 'b9.jpg', 'b10.jpg']
     """
     folded = _NUMBER.sub(_by_value, path.casefold())
     if "/" not in path:

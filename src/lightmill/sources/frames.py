@@ -226,22 +226,28 @@ class _Sieve:
 
 
 def _decoded(clip: Clip, *, threads: int, since: int | None = None) -> Generator[_Decoded, None, None]:
-    """Everything that the decoder gives, in order of presentation; damage where it is met."""
+    """Everything that the decoder gives, in order of presentation; damage where it is met.
+
+    Several threads lose the last frames without a word when one of them fails at the end: damage is reported then.
+    """
     orders: dict[int, int] = {}  # stamp -> order, of what is not shown yet
-    count = -1
+    shown, order = 0, -1
     with _opened_at(clip, threads, since) as (container, stream):
         for order, packet in enumerate(_packets(container, stream, clip)):
             if packet is not None and packet.pts is not None and clip.has_stamps:
                 orders[packet.pts] = order
             for frame in _frames(packet, stream):
-                count += 1
-                stamp = _stamp(clip, count, packet, frame)
+                stamp = _stamp(clip, shown, packet, frame)
+                shown += 1
                 made_of, awaits = order, None
                 if frame is not None and stamp is not None:
                     orders = {later: its for later, its in orders.items() if later >= stamp}
                     made_of = orders.pop(stamp, order)
                     awaits = max((later for later, its in orders.items() if its < made_of), default=None)
                 yield _Decoded(stamp, made_of, awaits, frame)
+        is_short = bool(orders) if clip.has_stamps else shown < order  # the last packet is the empty one
+        if threads != 1 and is_short:
+            yield _Decoded(None, order, None, None)
 
 
 def frame_at(clip: Clip, stamp: int) -> Frame:
