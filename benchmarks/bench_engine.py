@@ -78,7 +78,7 @@ def engine(source: Path, out: Path, threads: int) -> float:
         command={},
         source=FolderSource(source),
         out=out,
-        pipeline=pipeline,
+        make_pipeline=lambda: pipeline,
     )
     result = run(job, RunOptions(threads=threads, progress="none"))
     assert result.exit_code == 0, result

@@ -93,7 +93,7 @@ def options_table(recipe: type[Recipe], *, common: bool) -> str:
         if name not in recipe.positional and (name in Recipe.model_fields) == common
     ]
     if common:
-        rows.append(("`--config`", "text", "", "A YAML file with options (`fps: 2`); the command line goes before it."))
+        rows.append(("`--config`", "file", "", "A YAML file with options (`fps: 2`); the command line goes before it."))
         rows.append(("`--debug`", "flag", "", "Show tracebacks."))
     head = ("option", "takes", "default", "what it does")
     lines = [head, tuple("---" for _ in head), *(tuple(cell.replace("|", "\\|") for cell in row) for row in rows)]
@@ -115,7 +115,9 @@ def _values(annotation: Any) -> str:
 
 def _default(about: Any) -> str:
     default = about.get_default(call_default_factory=True)
-    return "" if default in (None, False, ()) or about.is_required() else f"`{default}`"
+    if about.is_required() or default is None or default is False or default == ():
+        return ""
+    return f"`{default}`"
 
 
 # --- pictures --------------------------------------------------------------------------------------------------------
@@ -132,7 +134,7 @@ def make_pictures() -> None:
         work = Path(folder)
         pano, mask = _sample(work)
         _hero(work, pano)
-        for rig, columns in (("colmap12", 4), ("cube6", 6)):
+        for rig, columns in (("colmap12", 4), ("cube6", 3)):
             _contact_sheet(work, rig, columns)
         _masks(work, pano, mask)
         _zone_plates()
@@ -208,17 +210,14 @@ def _contact_sheet(work: Path, rig: str, columns: int) -> None:
         view = Image.open(out / "images" / camera.name / "courtyard.png").resize((cell, cell), Image.Resampling.LANCZOS)
         _frame(view, None, f"{camera.name}  yaw {camera.yaw:g}  pitch {camera.pitch:g}")
         sheet.paste(view, (i % columns * (cell + gap), i // columns * (cell + gap)))
-    sheet.thumbnail((960, 960), Image.Resampling.LANCZOS)
+    sheet.thumbnail((900, 900), Image.Resampling.LANCZOS)
     sheet.save(IMAGES / f"rig-{rig}.jpg", quality=80, optimize=True)
 
 
 def _masks(work: Path, pano: Image.Image, mask: Image.Image) -> None:
     """The panorama and its mask; below, the view that shows the person, its mask, and COLMAP's mask of it."""
     out = _split(work, "ring8", "640x360", masks=str(work / "masks"), export="colmap")
-    name = min(
-        (camera.name for camera in preset("ring8")),
-        key=lambda name: np.asarray(Image.open(out / "masks" / name / "courtyard.png").convert("L")).mean(),
-    )
+    name = "cam02"  # who walks there stands in the middle of it
     gap = 8
     half, third = (476, 238), (314, 177)
     pictures = [
@@ -274,7 +273,7 @@ def _frame(picture: Image.Image, colour: tuple[int, int, int] | None, label: str
     """A border, where there is a colour, and words in the lower left corner."""
     draw = ImageDraw.Draw(picture)
     font = ImageFont.load_default(15)
-    left, top, right, bottom = draw.textbbox((0, 0), label, font=font)
+    _, _, right, bottom = draw.textbbox((0, 0), label, font=font)
     height = bottom + 8
     draw.rectangle((0, picture.height - height, right + 14, picture.height), fill=_INK)
     draw.text((7, picture.height - height + 3), label, font=font, fill=_PAPER)
@@ -300,7 +299,7 @@ def _report(work: Path) -> None:
     sheet = Image.new("RGB", (2 * pictures[0].width + 8, pictures[0].height), _PAPER)
     for place, picture in enumerate(pictures):
         sheet.paste(picture, (place * (picture.width + 8), 0))
-    sheet.save(IMAGES / "report.jpg", quality=80, optimize=True)
+    sheet.save(IMAGES / "report.jpg", quality=77, optimize=True)
 
 
 def _photographed(browser: str, work: Path, scheme: str) -> Image.Image:

@@ -65,7 +65,7 @@ def test_what_was_recorded_is_read_back(out):
             "ü\n.jpg", Status.FAILED, "decode", "DamagedImage", "cut off",
         )  # fmt: skip
         assert first.meta == {"frames": 2}
-        assert second.outputs == {"cam00": ("images/cam00/x", 10)}
+        assert (second.paths, second.sizes) == ({"cam00": "images/cam00/x"}, (10,))
         assert second.meta == {"a": [1, None]}
         assert journal.previews(5) == [("x", [("input", b"\xff\xd8"), ("cam00", b"\xff")])]
         assert journal.failure_classes() == {"decode:DamagedImage": 1}
@@ -189,6 +189,7 @@ def test_rows_hold_json_that_others_can_read(out):
     with Journal.open(out) as journal:
         journal.register(["a"])
         journal.record([], [], [done("a", meta={"time_s": 12.4})])
-    ((outputs, meta),) = raw(out, "SELECT outputs, meta FROM items")
-    assert json.loads(outputs) == {"cam00": ["images/cam00/a", 10]}
+    ((outputs, sizes, meta),) = raw(out, "SELECT outputs, sizes, meta FROM items")
+    assert json.loads(outputs) == {"cam00": "images/cam00/a"}
+    assert json.loads(sizes) == [10]
     assert json.loads(meta) == {"time_s": 12.4}

@@ -50,7 +50,7 @@ def test_an_error_half_way_leaves_the_old_file_and_no_temporary(tmp_path):
 def test_what_a_killed_run_left_is_removed_and_the_users_files_are_not(tmp_path):
     outputs = Outputs(tmp_path)
     outputs.write("images/a.jpg", b"a")
-    (tmp_path / "images/.lm-0123456789abcdef.tmp").write_bytes(b"half")
+    (tmp_path / "images/.lm-0123456789abcdef-4711.tmp").write_bytes(b"half")
     (tmp_path / "images/.notes.tmp").write_bytes(b"the user's own")
     assert outputs.remove_temporaries() == 1
     assert sorted(os.listdir(tmp_path / "images")) == [".notes.tmp", "a.jpg"]

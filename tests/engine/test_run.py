@@ -72,7 +72,7 @@ def go(out, source, work, *, config=None, retry=None, job=None, **options):
         command={},
         source=source,
         out=Path(out),
-        pipeline=pipeline,
+        make_pipeline=lambda: pipeline,
         **(job or {}),
     )
     options = {"threads": 2, "progress": "none"} | options

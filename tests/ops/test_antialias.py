@@ -6,11 +6,10 @@ from functools import cache
 
 import numpy as np
 import pytest
-from PIL import Image
 
-from lightmill.ops.antialias import Antialias, Pyramid, minification, samples_per_side, shrink_factor, shrunk
+from lightmill.ops.antialias import Antialias, minification, samples_per_side
 from lightmill.ops.rig import Camera, Rig
-from lightmill.ops.sphere import MARGIN, Interpolation, ViewMaps, continue_poles, inner, padded_shape
+from lightmill.ops.sphere import Interpolation, ViewMaps, continue_poles, inner, padded_shape
 from lightmill.types import Size
 
 FRONT = Camera(name="front", yaw=0, pitch=0)
@@ -53,10 +52,9 @@ def true_view(size: Size, *, samples: int = 16) -> np.ndarray:
     return np.array(rows)
 
 
-def squared_error(size: Size, truth: np.ndarray, *, samples: int = 1, level: np.ndarray | None = None) -> float:
+def squared_error(size: Size, truth: np.ndarray, *, samples: int = 1) -> float:
     maps = ViewMaps(Rig(name="one", size=size, cameras=(FRONT,)))
-    pano = zone_plate_pano() if level is None else level
-    view = maps.cut(pano, FRONT, interpolation=Interpolation.LINEAR, samples=samples)
+    view = maps.cut(zone_plate_pano(), FRONT, interpolation=Interpolation.LINEAR, samples=samples)
     return float(((view[..., 0] - truth) ** 2).mean())
 
 
@@ -69,14 +67,6 @@ def test_zone_plate_comes_out_truer(width: int, gain: float, record_property: Ca
     record_property("squared error off", plain)
     record_property("squared error auto", better)
     assert plain > gain * better, (samples, plain, better)
-
-
-@pytest.mark.parametrize("width", [160, 120, 96])
-def test_shrinking_first_helps_too_where_a_view_is_coarse_everywhere(width: int) -> None:
-    size = Size(width, width // 2)
-    truth = true_view(size)
-    level = Pyramid(zone_plate_pano(), antialias=Antialias.AUTO).level(FRONT, size)
-    assert squared_error(size, truth) > 3 * squared_error(size, truth, level=level)
 
 
 def test_no_filter_where_no_pixel_is_skipped() -> None:
@@ -107,23 +97,21 @@ def test_minification_is_the_density_of_columns_at_the_centre() -> None:
 
 
 @pytest.mark.parametrize(
-    ("width", "samples", "factor"),
+    ("width", "samples"),
     [
-        (2607, 1, 1),  # minification 1.00
-        (1480, 1, 1),  # 1.76: the acceptance check allows no filter here
-        (1304, 1, 1),  # 1.9997
-        (1303, 2, 1),  # 2.0012
-        (652, 2, 1),  # 3.9994
-        (651, 3, 2),  # 4.0056
-        (200, 7, 6),  # 13.04
+        (2607, 1),  # minification 1.00
+        (1480, 1),  # 1.76: the acceptance check allows no filter here
+        (1304, 1),  # 1.9997
+        (1303, 2),  # 2.0012
+        (652, 2),  # 3.9994
+        (651, 3),  # 4.0056
+        (200, 7),  # 13.04
     ],
 )
-def test_how_many_samples_and_what_factor(width: int, samples: int, factor: float) -> None:
+def test_how_many_samples(width: int, samples: int) -> None:
     size = Size(width, width // 2)
     assert samples_per_side(Antialias.AUTO, FRONT, size, pano_width=8192) == samples
-    assert shrink_factor(Antialias.AUTO, FRONT, size, pano_width=8192) == factor
     assert samples_per_side(Antialias.OFF, FRONT, size, pano_width=8192) == 1
-    assert shrink_factor(Antialias.OFF, FRONT, size, pano_width=8192) == 1
 
 
 def test_no_more_samples_than_can_be_cut() -> None:
@@ -133,54 +121,3 @@ def test_no_more_samples_than_can_be_cut() -> None:
     maps = ViewMaps(Rig(name="one", size=Size(4000, 2000), cameras=(wide,)))
     with pytest.raises(ValueError, match=r"32766 px \(with 9 samples to a pixel's side, 3640\), got 4000x2000"):
         maps.cut(zone_plate_pano(), wide, interpolation=Interpolation.LINEAR, samples=9)
-
-
-@pytest.mark.parametrize("factor", [2, 3, 1.76, 2.5])
-def test_shrinking_averages_boxes_as_pillow_does(factor: float) -> None:
-    pano = np.random.default_rng(0).integers(0, 256, (90, 182, 3), dtype=np.uint8)
-    small = shrunk(padded(pano), factor=factor)
-    height, width = round(90 / factor), round(182 / factor)
-    assert small.shape == padded_shape(height, width)
-    if factor == 2:
-        wanted = pano.reshape(45, 2, 91, 2, 3).mean(axis=(1, 3))
-        assert np.abs(inner(small) - wanted).max() <= 0.5
-    # cv2 rounds once, Pillow after each axis; its boxes count whole pixels where cv2's are fractional
-    pillow = np.asarray(Image.fromarray(pano).resize((width, height), Image.Resampling.BOX), np.float64)
-    if 90 % factor == 0 and 182 % factor == 0:
-        assert np.abs(inner(small) - pillow).max() <= 1
-    assert inner(small).mean() == pytest.approx(pano.mean(), abs=0.3)
-
-
-def test_shrinking_continues_the_poles_and_takes_masks() -> None:
-    mask = np.random.default_rng(0).integers(0, 256, (64, 128), dtype=np.uint8)
-    small = shrunk(padded(mask), factor=2)
-    assert small.shape == (32 + 2 * MARGIN, 64)
-    assert np.array_equal(small[MARGIN - 1], np.roll(small[MARGIN], 32))
-    assert np.array_equal(small[MARGIN + 32], np.roll(small[MARGIN + 31], 32))
-
-
-def test_shrinking_shifts_nothing() -> None:
-    """A ramp stays the same ramp, read at the same place of the sphere."""
-    ramp = np.repeat(np.linspace(0, 255, 400)[:, None], 803, axis=1).round().astype(np.uint8)
-    for factor in (1.5, 2, 3, 7):
-        small = inner(shrunk(padded(ramp), factor=factor)).astype(np.float64)
-        centres = (np.arange(len(small)) + 0.5) / len(small) * 400 - 0.5
-        off = small.mean(axis=1) - centres * 255 / 399
-        assert np.abs(off).max() < 1  # the ramp and the mean are each rounded
-        assert abs(off.mean()) < 0.03
-
-
-def test_views_with_one_factor_share_one_shrunk_panorama() -> None:
-    pano = zone_plate_pano()
-    pyramid = Pyramid(pano, antialias=Antialias.AUTO)
-    small, large = Size(160, 80), Size(1000, 500)
-    turned = Camera(name="turned", yaw=90, pitch=20)
-    assert pyramid.level(FRONT, small) is pyramid.level(turned, small)
-    assert pyramid.level(FRONT, large) is pano
-    assert pyramid.level(FRONT, small).shape == padded_shape(512, 1024)
-    assert Pyramid(pano, antialias=Antialias.OFF).level(FRONT, small) is pano
-
-
-def test_a_panorama_is_not_enlarged() -> None:
-    with pytest.raises(ValueError, match=r"factor of at least 1, got 0\.5"):
-        shrunk(zone_plate_pano(), factor=0.5)

@@ -1,4 +1,4 @@
-"""Views cut with torch, against a float64 renderer, OpenCV, pycolmap and what must hold whatever the pixels."""
+"""Views cut with torch, against those cut with OpenCV, a float64 renderer and what must hold whatever the pixels."""
 
 import os
 import pickle
@@ -11,7 +11,6 @@ from typing import Any
 
 import cv2
 import numpy as np
-import pycolmap
 import pytest
 import torch
 from numpy.typing import NDArray
@@ -21,6 +20,7 @@ from torch.utils._pytree import tree_leaves
 from lightmill.errors import RunError, UsageError
 from lightmill.ops import sphere_torch
 from lightmill.ops.rig import Camera, Rig
+from lightmill.ops.sphere import Interpolation, ViewMaps, continue_poles, inner, padded_shape
 from lightmill.ops.sphere_torch import Kernel, ViewCutter
 from lightmill.types import Size
 
@@ -82,14 +82,19 @@ def loaded(device: str) -> Callable[..., ViewCutter]:
 
 
 def noise(pano_hw: tuple[int, int], seed: int = 1) -> Pixels:
-    """Every pixel for itself: the steepest slopes there are."""
+    """Every pixel for itself."""
     return np.random.default_rng(seed).integers(0, 256, (*pano_hw, 3), dtype=np.uint8)
 
 
 def smooth_noise(pano_hw: tuple[int, int], seed: int = 1) -> Pixels:
-    """Noise without slopes above about 25 levels a pixel, smooth across the seam and over the poles too."""
+    """Noise without slopes above about 70 levels a pixel, smooth across the seam and over the poles too."""
     blurred = cv2.GaussianBlur(beyond_edges(noise(pano_hw, seed), 16).astype(np.float32), (0, 0), 2.0)[16:-16, 16:-16]
     return np.clip(128 + (blurred - 128) * 4, 0, 255).astype(np.uint8)
+
+
+def black_and_white(pano_hw: tuple[int, int], seed: int = 1) -> Pixels:
+    """Every pixel and channel 0 or 255: the steepest slopes there are."""
+    return np.random.default_rng(seed).integers(0, 2, (*pano_hw, 3), dtype=np.uint8) * 255
 
 
 def beyond_edges(pano: NDArray[Any], margin: int) -> NDArray[Any]:
@@ -166,41 +171,81 @@ def reference_view(pano: Pixels, camera: Camera, *, size: Size, interpolation: K
 # pixels
 
 
+def cut_on_cpu(pano: Pixels, camera: Camera, *, interpolation: Kernel, samples: int = 1, rig: Rig = RIG) -> Pixels:
+    padded = np.empty(padded_shape(*pano.shape[:2]), np.uint8)
+    inner(padded)[:] = pano
+    continue_poles(padded)
+    return ViewMaps(rig).cut(padded, camera, interpolation=Interpolation(interpolation), samples=samples)
+
+
+def levels_off(view: Pixels, expected: Pixels) -> int:
+    return int(np.abs(view.astype(int) - expected).max())
+
+
 @pytest.mark.parametrize("interpolation", KERNELS)
-@pytest.mark.parametrize("pano_hw", SIZES_HW)
-@pytest.mark.parametrize("make_pano", [noise, smooth_noise])
-def test_views_equal_the_reference(
-    loaded: Callable[..., ViewCutter],
-    interpolation: Kernel,
-    pano_hw: tuple[int, int],
-    make_pano: Callable[[tuple[int, int]], Pixels],
+@pytest.mark.parametrize("pano_hw", SIZES_HW, ids=str)
+def test_views_equal_those_of_the_cpu(
+    loaded: Callable[..., ViewCutter], interpolation: Kernel, pano_hw: tuple[int, int]
 ) -> None:
-    pano = make_pano(pano_hw)
+    """On black and white noise, where a position that is 1/32 px off would show as up to 16 levels."""
+    pano = black_and_white(pano_hw)
+    for numbers in ((1, 1, 1, 1, 1), (2, 3, 2, 3, 2), (3, 2, 3, 2, 3)):
+        samples = dict(zip(CAMERAS, numbers, strict=True))
+        views = loaded(interpolation, samples=lambda camera, size, width: samples[camera])([pano])[0]  # noqa: B023
+        for camera in CAMERAS:
+            expected = cut_on_cpu(pano, camera, interpolation=interpolation, samples=samples[camera])
+            assert levels_off(views[camera.name], expected) <= 1, (camera.name, samples[camera])
+
+
+@pytest.mark.parametrize("interpolation", KERNELS)
+@pytest.mark.parametrize("pano_hw", [(64, 16384), (8192, 64), (3, 65500)], ids=str)
+def test_large_panoramas_too(
+    loaded: Callable[..., ViewCutter], interpolation: Kernel, pano_hw: tuple[int, int]
+) -> None:
+    """What grid_sample's float32 makes of places is felt most where numbers are large."""
+    pano = black_and_white(pano_hw)
+    rig = Rig(name="wide", size=Size(150, 100), cameras=CAMERAS)
+    views = loaded(interpolation, rig=rig)([pano])[0]
+    allowed = 2 if pano_hw[1] == 65500 and interpolation == "cubic" else 1
+    for camera in CAMERAS:
+        expected = cut_on_cpu(pano, camera, interpolation=interpolation, rig=rig)
+        assert levels_off(views[camera.name], expected) <= allowed, camera.name
+
+
+@pytest.mark.parametrize("interpolation", KERNELS)
+@pytest.mark.parametrize("pano_hw", SIZES_HW, ids=str)
+def test_views_equal_the_reference(
+    loaded: Callable[..., ViewCutter], interpolation: Kernel, pano_hw: tuple[int, int]
+) -> None:
+    pano = smooth_noise(pano_hw)
     (views,) = loaded(interpolation)([pano])
     assert list(views) == [camera.name for camera in CAMERAS]
     for camera in CAMERAS:
         expected = reference_view(pano, camera, size=RIG.size, interpolation=interpolation)
         view = views[camera.name]
         assert (view.shape, view.dtype.name, view.flags.c_contiguous) == ((43, 57, 3), "uint8", True)
-        # half a level of rounding, and a little for float32
-        assert np.abs(view - expected).max() <= 0.51, camera.name
+        off = np.abs(view - expected)
+        # half a level of rounding, and 1/64 px along both axes of slopes of 70 levels a pixel
+        assert off.max() <= 0.5 + 2 / 64 * 70, camera.name
+        assert off.mean() < 0.4, camera.name
 
 
-@pytest.mark.parametrize(
-    ("interpolation", "flag"),
-    [("linear", cv2.INTER_LINEAR), ("cubic", cv2.INTER_CUBIC), ("lanczos", cv2.INTER_LANCZOS4)],
-)
-@pytest.mark.parametrize("pano_hw", SIZES_HW)
-def test_views_equal_opencv_remap(
-    loaded: Callable[..., ViewCutter], interpolation: Kernel, flag: int, pano_hw: tuple[int, int]
-) -> None:
-    pano = smooth_noise(pano_hw)
-    (views,) = loaded(interpolation)([pano])
-    for camera in CAMERAS:
-        columns, rows = reference_positions(camera, size=RIG.size, pano_hw=pano_hw)
-        maps = (columns + 7.5).astype(np.float32), (rows + 7.5).astype(np.float32)
-        expected = cv2.remap(beyond_edges(pano, 8), *maps, flag, borderMode=cv2.BORDER_CONSTANT)
-        assert np.abs(views[camera.name].astype(int) - expected).max() <= 1, camera.name
+@pytest.mark.parametrize("samples", [2, 3])
+def test_samples_are_the_mean_of_a_finer_view(loaded: Callable[..., ViewCutter], samples: int) -> None:
+    pano = noise((96, 192))
+    fine_rig = Rig(name="fine", size=Size(57 * samples, 43 * samples), cameras=CAMERAS)
+    (fine,) = loaded("cubic", rig=fine_rig)([pano])
+    asked = []
+
+    def ask(camera: Camera, size: Size, pano_width: int) -> int:
+        asked.append((camera, size, pano_width))
+        return samples
+
+    (views,) = loaded("cubic", samples=ask)([pano])
+    assert set(asked) == {(camera, RIG.size, 192) for camera in CAMERAS}
+    for name, view in views.items():
+        means = fine[name].reshape(43, samples, 57, samples, 3).mean(axis=(1, 3))
+        assert np.abs(view - means).max() <= 0.5, name
 
 
 @pytest.mark.parametrize("interpolation", KERNELS)
@@ -230,93 +275,13 @@ def test_tiny_panoramas_repeat_around_the_sphere(loaded: Callable[..., ViewCutte
 
 
 # ---------------------------------------------------------------------------------------------------------------------
-# geometry
-
-
-@pytest.mark.parametrize("camera", CAMERAS, ids=lambda camera: camera.name)
-def test_positions_equal_pycolmap(device: str, camera: Camera) -> None:
-    size, pano_hw = Size(64, 48), (4000, 8192)
-    at = sphere_torch.source_positions(camera, size=size, pano_hw=pano_hw, rows=(0, 48), device=torch.device(device))
-    pinhole = pycolmap.Camera(
-        model="PINHOLE", width=64, height=48, params=[camera.focal_px(64), camera.focal_px(64), 32, 24]
-    )
-    pixels = np.stack(np.meshgrid(np.arange(64) + 0.5, np.arange(48) + 0.5), axis=-1).reshape(-1, 2)
-    rays = np.concatenate((pinhole.cam_from_img(pixels), np.ones((len(pixels), 1))), axis=1)
-    sphere = pycolmap.Camera.create_from_model_name(1, "EQUIRECTANGULAR", 1.0, pano_hw[1], pano_hw[0])
-    expected = sphere.img_from_cam(rays @ camera.pano_from_cam().T)
-    off = at.cpu().numpy().reshape(-1, 2) - expected
-    off[:, 0] -= pano_hw[1] * np.round(off[:, 0] / pano_hw[1])  # the seam is column 0 as well as column W
-    # asin's slope at a pole makes 1e-8 of a radian out of the last bit of y; nowhere near a pixel
-    assert np.abs(off[:, 1]).max() < 1e-4
-    assert np.abs(off[:, 0]).max() < 1e-6
-
-
-@pytest.mark.parametrize("interpolation", KERNELS)
-def test_grid_is_good_to_a_64th_of_a_pixel_at_16k(device: str, interpolation: Kernel) -> None:
-    """Through grid_sample itself: a ramp of 64 levels, sampled where it does not fold, says where it was sampled."""
-    size, pano_hw, margin = Size(800, 100), (64, 16384), sphere_torch.MARGIN[interpolation]
-    for camera in (CAMERAS[0], CAMERAS[1], Camera(name="side", yaw=97, pitch=11, roll=5)):
-        grid = sphere_torch.sampling_grid(
-            camera, size=size, pano_hw=pano_hw, interpolation=interpolation, device=torch.device(device)
-        )
-        columns, _ = reference_positions(camera, size=size, pano_hw=pano_hw)
-        wanted = columns - 0.5 + margin
-        if interpolation == "lanczos":
-            off = grid[..., 0].cpu().double().numpy() - wanted
-        else:
-            ramp = (torch.arange(pano_hw[1] + 2 * margin, device=device) % 64).float().expand(1, 1, 64 + 2 * margin, -1)
-            mode = "bilinear" if interpolation == "linear" else "bicubic"
-            read = torch.nn.functional.grid_sample(ramp, grid[None], mode=mode, align_corners=False)
-            off = (read[0, 0].cpu().double().numpy() - wanted % 64)[(wanted % 64 > 3) & (wanted % 64 < 60)]
-        # bicubic with a = -0.75 does not reproduce a ramp: up to 0.0541 off between pixels
-        allowed = 0.0541 if interpolation == "cubic" else 0
-        assert np.abs(off).max() < allowed + 1 / 256
-
-
-# ---------------------------------------------------------------------------------------------------------------------
-# shrinking
-
-
-@pytest.mark.parametrize("size_hw", [(48, 96), (32, 64), (53, 101), (71, 150), (1, 1), (95, 191)])
-def test_shrunk_equals_opencv_area(device: str, size_hw: tuple[int, int]) -> None:
-    panos = np.stack([noise((96, 192), seed) for seed in (1, 2)])
-    smaller = sphere_torch.shrunk(torch.from_numpy(panos).to(device), size_hw=size_hw).cpu().numpy()
-    for pano, small in zip(panos, smaller, strict=True):
-        expected = cv2.resize(pano, size_hw[::-1], interpolation=cv2.INTER_AREA)
-        assert np.abs(small.astype(int) - expected).max() <= 1
-
-
-@pytest.mark.parametrize("interpolation", KERNELS)
-def test_each_camera_reads_the_panorama_of_its_own_size(
-    loaded: Callable[..., ViewCutter], interpolation: Kernel
-) -> None:
-    factors = {"front": 2.0, "seam": 1.7, "turned": 1.0, "up": 2.0, "down": 0.5}
-    pano, asked = smooth_noise((161, 320)), []
-
-    def factor(camera: Camera, size: Size, pano_width: int) -> float:
-        asked.append((size, pano_width))
-        return factors[camera.name]
-
-    (views,) = loaded(interpolation, antialias=factor)([pano])
-    assert list(views) == list(factors)
-    assert set(asked) == {(RIG.size, 320)}
-    for camera in CAMERAS:
-        by = max(factors[camera.name], 1)
-        size_wh = round(320 / by), round(161 / by)
-        smaller = cv2.resize(pano, size_wh, interpolation=cv2.INTER_AREA).astype(np.uint8) if by > 1 else pano
-        expected = reference_view(smaller, camera, size=RIG.size, interpolation=interpolation)
-        # a level from each of the two roundings, and the half of the last
-        assert np.abs(views[camera.name] - expected).max() <= 1.8, camera.name
-
-
-# ---------------------------------------------------------------------------------------------------------------------
 # batches
 
 
 @pytest.mark.parametrize("interpolation", KERNELS)
 def test_a_batch_is_its_panoramas_one_by_one(loaded: Callable[..., ViewCutter], interpolation: Kernel) -> None:
     panos = [noise((96, 192), seed) for seed in range(3)]
-    options: dict[str, Any] = {"antialias": lambda camera, size, width: 1.5 if camera.name == "up" else 1.0}
+    options: dict[str, Any] = {"samples": lambda camera, size, width: 2 if camera.name == "up" else 1}
     together = loaded(interpolation, **options)(panos)
     alone = [loaded(interpolation, **options)([pano])[0] for pano in panos]
     assert_same(together, alone)
@@ -324,11 +289,12 @@ def test_a_batch_is_its_panoramas_one_by_one(loaded: Callable[..., ViewCutter], 
 
 def test_chunks_and_blocks_change_no_pixel(loaded: Callable[..., ViewCutter], monkeypatch: pytest.MonkeyPatch) -> None:
     panos = [noise((96, 192), seed) for seed in range(3)]
-    whole = [loaded(kernel)(panos) for kernel in KERNELS]
+    options: dict[str, Any] = {"samples": lambda camera, size, width: 2 if camera.name in ("seam", "up") else 1}
+    whole = [loaded(kernel, **options)(panos) for kernel in KERNELS]
     monkeypatch.setattr(sphere_torch, "CHUNK_BYTES", 2 * 12 * 96 * 192)
-    monkeypatch.setattr(sphere_torch, "BLOCK_PX", 5 * RIG.size.width)
+    monkeypatch.setattr(sphere_torch, "BLOCK_PX", 24 * RIG.size.width)
     for kernel, expected in zip(KERNELS, whole, strict=True):
-        for views, others in zip(loaded(kernel)(panos), expected, strict=True):
+        for views, others in zip(loaded(kernel, **options)(panos), expected, strict=True):
             for name in views:  # sine of the same angle may differ in its last bit with its place in a block
                 assert np.abs(views[name].astype(int) - others[name]).max() <= (kernel == "lanczos")
 
@@ -395,23 +361,26 @@ def test_grids_are_kept_within_their_bound(loaded: Callable[..., ViewCutter]) ->
 
 
 @pytest.mark.parametrize("interpolation", KERNELS)
-@pytest.mark.parametrize("factor", [1.0, 1.3])
-def test_bytes_needed_bounds_what_is_taken(interpolation: Kernel, factor: float) -> None:
+@pytest.mark.parametrize(("samples", "block_px"), [(1, 2**19), (3, 12000)])
+def test_bytes_needed_bounds_what_is_taken(
+    interpolation: Kernel, samples: int, block_px: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """On the CPU, by torch's own account of what it allocates and frees."""
-    pano_hw, n = (200, 400), 3
-    rig = Rig(name="test", size=Size(160, 120), cameras=CAMERAS[:2])
-    cutter = ViewCutter(rig, interpolation=interpolation, antialias=lambda *_: factor)
+    monkeypatch.setattr(sphere_torch, "BLOCK_PX", block_px)
+    pano_hw, n = (100, 200), 3
+    rig = Rig(name="test", size=Size(80, 60), cameras=CAMERAS[:2])
+    cutter = ViewCutter(rig, interpolation=interpolation, samples=lambda *_: samples)
     cutter.load("cpu")
     tensors = [torch.from_numpy(noise(pano_hw, seed)) for seed in range(n)]
     with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU], profile_memory=True) as profile:
         cutter(tensors)
     assert profile.profiler is not None
     changes = [event.nbytes() for event in profile.profiler.kineto_results.events() if event.name() == "[memory]"]
-    assert len(changes) > 50
-    views_of_the_host = n * len(rig.cameras) * 160 * 120 * 3
-    needed = cutter.bytes_needed(pano_hw, n)
-    peak = max(accumulate(changes))
-    assert needed / 2.5 < peak <= needed + views_of_the_host
+    assert len(changes) > 20
+    views_of_the_host = n * len(rig.cameras) * 80 * 60 * 3
+    needed = cutter.bytes_needed(pano_hw, n) - cutter.cached_bytes  # the grids are numpy's here
+    taken = max(accumulate(changes)) - views_of_the_host
+    assert needed / 1.5 < taken <= needed
 
 
 @pytest.mark.gpu
@@ -419,7 +388,8 @@ def test_bytes_needed_bounds_what_is_taken(interpolation: Kernel, factor: float)
 def test_bytes_needed_bounds_what_cuda_takes(interpolation: Kernel) -> None:
     need_cuda()
     pano_hw = (1024, 2048)
-    cutter = ViewCutter(Rig(name="test", size=Size(640, 480), cameras=CAMERAS), interpolation=interpolation)
+    rig = Rig(name="test", size=Size(640, 480), cameras=CAMERAS)
+    cutter = ViewCutter(rig, interpolation=interpolation, samples=lambda camera, *_: 2 if camera.name == "up" else 1)
     cutter.load("cuda")
     torch.cuda.reset_peak_memory_stats()
     before = torch.cuda.memory_allocated()
@@ -472,15 +442,11 @@ def test_nothing_waits_for_the_host(interpolation: Kernel) -> None:
     meta = torch.device("meta")
     with OnOneDevice("meta") as watch:
         panos = torch.empty((2, 96, 192, 3), dtype=torch.uint8, device=meta)
-        smaller = sphere_torch.shrunk(panos, size_hw=(53, 101))
-        padded = sphere_torch.with_margin(smaller, interpolation=interpolation)
-        grid = sphere_torch.sampling_grid(
-            CAMERAS[2], size=RIG.size, pano_hw=(53, 101), interpolation=interpolation, device=meta
-        )
-        views = sphere_torch.sampled(padded, grid, interpolation=interpolation)
-    assert watch.calls > 50
+        padded = sphere_torch.with_margin(panos, interpolation=interpolation)
+        grid = torch.empty((2 * 43, 2 * 57, 2), device=meta)
+        views = sphere_torch.sampled(padded, grid, interpolation=interpolation, samples=2)
+    assert watch.calls > 40
     assert (views.device, views.dtype, tuple(views.shape)) == (meta, torch.uint8, (2, 43, 57, 3))
-    assert (grid.device, grid.dtype) == (meta, torch.float32)
 
 
 # ---------------------------------------------------------------------------------------------------------------------

@@ -9,6 +9,7 @@ Nothing here writes the journal: what happens to items leaves as events, in the 
 
 import copy
 import re
+import sys
 import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -23,7 +24,7 @@ from lightmill.engine.journal import End
 from lightmill.engine.naming import fitted
 from lightmill.engine.outputs import Outputs
 from lightmill.engine.pipeline import Pipeline, Segment
-from lightmill.engine.record import StageTime
+from lightmill.engine.record import QueueFill, StageTime
 from lightmill.engine.stages import GIVEN, Batch, Each, Fan, Save, Stage, To, item_seed
 from lightmill.engine.trace import Trace
 from lightmill.errors import ItemError, OutputError, RunError
@@ -228,9 +229,22 @@ class Executor:
         """The share of the time that a thread was idle because the source had nothing ready."""
         return self._starved / max(self._samples, 1)
 
+    def queue_fills(self) -> list[QueueFill]:
+        """How full the queues were, in the order of the pipeline."""
+        return [
+            QueueFill(q.name, q.capacity_bytes, q.sum_share / max(q.samples, 1), q.full / max(q.samples, 1))
+            for q in self._queues
+        ]
+
     @property
-    def queues(self) -> list[_Queue]:
-        return self._queues
+    def threads(self) -> int:
+        """CPU threads."""
+        return self._threads
+
+    @property
+    def peak_rss_bytes(self) -> int:
+        """The most memory that this process held."""
+        return peak_rss_bytes()
 
     def _start(self, name: str, loop: Callable[..., None], *args: Any) -> None:
         thread = threading.Thread(target=self._guarded, args=(loop, *args), name=name, daemon=True)
@@ -521,6 +535,16 @@ def for_people(error: BaseException) -> str:
     if isinstance(error, ItemError | RunError):
         return text
     return f"{type(error).__name__}: {text}" if text else type(error).__name__
+
+
+def peak_rss_bytes() -> int:
+    """The most memory that this process has held so far; 0 where the system does not tell."""
+    try:
+        import resource
+    except ImportError:  # Windows
+        return 0
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024
 
 
 def _flat(stages: Iterable[Stage]) -> Iterator[Stage]:

@@ -47,13 +47,9 @@ class Row:
     stage: str
     error_class: str
     error: str
-    outputs: dict[str, tuple[str, int]]
+    paths: dict[str, str]  # label -> path relative to OUT
+    sizes: tuple[int, ...]  # of those files, in bytes
     meta: dict[str, Json]
-
-    @property
-    def paths(self) -> dict[str, str]:
-        """Label -> path relative to OUT."""
-        return {label: path for label, (path, _) in self.outputs.items()}
 
 
 def _first_schema(db: sqlite3.Connection) -> None:
@@ -61,7 +57,7 @@ def _first_schema(db: sqlite3.Connection) -> None:
         "CREATE TABLE items (key TEXT PRIMARY KEY, position INTEGER NOT NULL, number INTEGER NOT NULL, "
         "status TEXT NOT NULL, attempts INTEGER NOT NULL DEFAULT 0, stage TEXT NOT NULL DEFAULT '', "
         "error_class TEXT NOT NULL DEFAULT '', error TEXT NOT NULL DEFAULT '', "
-        "outputs TEXT NOT NULL DEFAULT '{}', meta TEXT NOT NULL DEFAULT '{}')"
+        "outputs TEXT NOT NULL DEFAULT '{}', sizes TEXT NOT NULL DEFAULT '[]', meta TEXT NOT NULL DEFAULT '{}')"
     )
     db.execute("CREATE TABLE run (name TEXT PRIMARY KEY, value TEXT NOT NULL)")
     db.execute("CREATE TABLE sessions (id INTEGER PRIMARY KEY, record TEXT NOT NULL)")
@@ -74,7 +70,11 @@ def _first_schema(db: sqlite3.Connection) -> None:
 
 _MIGRATIONS: tuple[Callable[[sqlite3.Connection], None], ...] = (_first_schema,)
 
-_COLUMNS = "key, position, number, status, stage, error_class, error, outputs, meta"
+_COLUMNS = "key, position, number, status, stage, error_class, error, outputs, sizes, meta"
+_END = (
+    "UPDATE items SET status = ?, stage = ?, error_class = ?, error = ?, outputs = ?, sizes = ?, meta = ?, "
+    "attempts = attempts + ? WHERE key = ?"
+)
 
 
 class Journal:
@@ -171,6 +171,27 @@ class Journal:
         found = self._db.execute(f"SELECT {_COLUMNS} FROM items WHERE key = ?", (key,)).fetchone()
         return _row(found) if found else None
 
+    def manifest_lines(self) -> Iterator[str]:
+        """A line of JSON for every item that ended, in the order of the source.
+
+        Outputs and meta are in the journal as the manifest has them, and are not read and written anew.
+        """
+        query = (
+            f"SELECT key, status, stage, error, outputs, meta FROM items WHERE status IN ({_DONE}) ORDER BY position"
+        )
+        for *texts, outputs, meta in self._db.execute(query):
+            key, status, stage, error = (json.dumps(text, ensure_ascii=False) for text in texts)
+            yield (
+                f'{{"key": {key}, "status": {status}, "stage": {stage}, "error": {error}, '
+                f'"outputs": {outputs}, "meta": {meta}}}\n'
+            )
+
+    def manifest_cells(self) -> Iterator[tuple[list[str], dict[str, str]]]:
+        """The same for a table: [key, status, stage, error], and label -> path."""
+        query = f"SELECT key, status, stage, error, outputs FROM items WHERE status IN ({_DONE}) ORDER BY position"
+        for *cells, outputs in self._db.execute(query):
+            yield cells, json.loads(outputs)
+
     def rows(self, *statuses: Status) -> Iterator[Row]:
         """All items that ended (or stand as told), in the order of the source."""
         wanted = ", ".join(f"'{status}'" for status in statuses) or _DONE
@@ -212,35 +233,23 @@ class Journal:
             for key, position in found:
                 self._add(key, position, position)
             started = set(starts)
-            for end in ends:
-                self._end(end, started_now=end.key in started)
-                started.discard(end.key)
+            ends = list(ends)
+            self._db.executemany(_END, [_end_values(end, started_now=end.key in started) for end in ends])
+            started.difference_update(end.key for end in ends)
             self._db.executemany(
                 "UPDATE items SET attempts = attempts + 1, status = ? WHERE key = ?",
                 [(Status.RUNNING, key) for key in started],
             )
+            for end in ends:
+                if end.previews:
+                    self._keep_previews(end)
 
-    def _end(self, end: End, *, started_now: bool) -> None:
-        self._db.execute(
-            "UPDATE items SET status = ?, stage = ?, error_class = ?, error = ?, outputs = ?, meta = ?, "
-            "attempts = attempts + ? WHERE key = ?",
-            (
-                end.status,
-                end.stage,
-                end.error_class,
-                end.error,
-                _text(end.outputs),
-                _text(end.meta),
-                int(started_now),
-                end.key,
-            ),
+    def _keep_previews(self, end: End) -> None:
+        self._db.execute("DELETE FROM previews WHERE key = ?", (end.key,))
+        self._db.executemany(
+            "INSERT INTO previews VALUES (?, ?, ?, ?)",
+            [(end.key, place, label, jpeg) for place, (label, jpeg) in enumerate(end.previews)],
         )
-        if end.previews:
-            self._db.execute("DELETE FROM previews WHERE key = ?", (end.key,))
-            self._db.executemany(
-                "INSERT INTO previews VALUES (?, ?, ?, ?)",
-                [(end.key, place, label, jpeg) for place, (label, jpeg) in enumerate(end.previews)],
-            )
 
     def reopen(self, keys: Iterable[str]) -> None:
         """Take items up again: their outputs are gone, or a retry was asked for."""
@@ -310,7 +319,7 @@ class Journal:
 
 def outputs_hold(row: Row, holds: Callable[[str, int], bool]) -> bool:
     """Whether every file that the row names is there in its size."""
-    return row.status not in MADE or all(holds(path, size) for path, size in row.outputs.values())
+    return row.status not in MADE or all(map(holds, row.paths.values(), row.sizes))
 
 
 def merged(old: list[str], new: list[str]) -> Iterator[str]:
@@ -370,7 +379,7 @@ def _told(path: Path) -> Iterator[None]:
 
 
 def _row(found: tuple[Any, ...]) -> Row:
-    key, position, number, status, stage, error_class, error, outputs, meta = found
+    key, position, number, status, stage, error_class, error, outputs, sizes, meta = found
     return Row(
         key=key,
         position=position,
@@ -379,10 +388,25 @@ def _row(found: tuple[Any, ...]) -> Row:
         stage=stage,
         error_class=error_class,
         error=error,
-        outputs={label: (path, size) for label, (path, size) in json.loads(outputs).items()},
+        paths=json.loads(outputs),
+        sizes=tuple(json.loads(sizes)),
         meta=json.loads(meta),
     )
 
 
+def _end_values(end: End, *, started_now: bool) -> tuple[object, ...]:
+    return (
+        end.status,
+        end.stage,
+        end.error_class,
+        end.error,
+        _text({label: path for label, (path, _) in end.outputs.items()}),
+        _text([size for _, size in end.outputs.values()]),
+        _text(end.meta),
+        int(started_now),
+        end.key,
+    )
+
+
 def _text(value: object) -> str:
-    return json.dumps(value, ensure_ascii=False, separators=(",", ":"))
+    return json.dumps(value, ensure_ascii=False) if value else "{}" if isinstance(value, Mapping) else "[]"

@@ -2,47 +2,37 @@
 
 import csv
 import io
-import json
 from collections.abc import Iterable, Iterator
 
-from lightmill.engine.journal import Journal, Row
+from lightmill.engine.journal import Journal
 from lightmill.engine.outputs import Outputs
 
 _LINE_ENDS = str.maketrans(
     {"\x85": "\\u0085", "\u2028": "\\u2028", "\u2029": "\\u2029"}
-)  # to str.splitlines these end lines
+)  # str.splitlines ends lines there
 
 
 def write_manifests(outputs: Outputs, journal: Journal) -> None:
     """manifest.jsonl and manifest.csv of all items that ended."""
-    outputs.write_if_changed("manifest.jsonl", _chunks(json_line(row) for row in journal.rows()))
-    outputs.write_if_changed("manifest.csv", _chunks(_csv_lines(journal.rows(), journal.output_labels())))
+    outputs.write_if_changed("manifest.jsonl", _chunks(_one_line(line) for line in journal.manifest_lines()))
+    outputs.write_if_changed("manifest.csv", _chunks(_csv_lines(journal)))
 
 
-def json_line(row: Row) -> str:
-    """One line of manifest.jsonl."""
-    entry = {
-        "key": row.key,
-        "status": row.status,
-        "stage": row.stage,
-        "error": row.error,
-        "outputs": row.paths,
-        "meta": row.meta,
-    }
-    return json.dumps(entry, ensure_ascii=False).translate(_LINE_ENDS) + "\n"
+def _one_line(line: str) -> str:
+    return line if line.isascii() else line.translate(_LINE_ENDS)
 
 
-def _csv_lines(rows: Iterable[Row], labels: list[str]) -> Iterator[str]:
+def _csv_lines(journal: Journal) -> Iterator[str]:
     """`key,status,stage,error`, then `output_<label>` for every output."""
+    labels = journal.output_labels()
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(["key", "status", "stage", "error", *(f"output_{label}" for label in labels)])
-    for row in rows:
+    for cells, paths in journal.manifest_cells():
         yield text.getvalue()
         text.seek(0)
         text.truncate()
-        paths = row.paths
-        writer.writerow([row.key, row.status, row.stage, row.error, *(paths.get(label, "") for label in labels)])
+        writer.writerow([*cells, *(paths.get(label, "") for label in labels)])
     yield text.getvalue()
 
 

@@ -2,6 +2,7 @@
 
 import errno
 import os
+import platform
 import re
 import threading
 from collections.abc import Callable, Iterator
@@ -11,7 +12,8 @@ from pathlib import Path
 
 from lightmill.errors import OutputError
 
-_TEMPORARY = re.compile(r"\.lm-[0-9a-f]{16}\.tmp")
+_TEMPORARY = re.compile(r"\.lm-[0-9a-f]{16}-\d+\.tmp")
+_HOST = platform.node()
 _FATAL = {
     errno.ENOSPC: "the disk is full",
     errno.EDQUOT: "the disk quota is used up",
@@ -120,8 +122,13 @@ class writing:  # noqa: N801 (reads as a statement: with writing(path))
 
 
 def temporary_name(name: str) -> str:
-    """The hidden name under which a file grows: short, and the same in every run, so that a rerun replaces it."""
-    return f".lm-{blake2b(name.encode(), digest_size=8).hexdigest()}.tmp"
+    """The hidden name under which a file grows: short, and of this process alone.
+
+    A worker that outlives its run for a moment and the next run's never write one temporary file, on one machine or on
+    two. `remove_temporaries` knows them all.
+    """
+    place = blake2b(f"{name}\0{_HOST}".encode(), digest_size=8).hexdigest()
+    return f".lm-{place}-{os.getpid()}.tmp"
 
 
 def same_content(one: str, other: str) -> bool:

@@ -1,7 +1,8 @@
 """One run: what is left to do, doing it, and writing down what came of it.
 
-The driver owns the journal, the lock and the signals; the executor owns threads and pictures. What happens to items
-reaches the driver as events, is committed about per item, and the manifest is written last.
+The driver owns the journal, the lock and the signals; workers (an executor in this process, or one in each of several)
+own threads and pictures. What happens to items reaches the driver as events, is committed about per item, and the
+manifest is written last.
 """
 
 import os
@@ -17,8 +18,10 @@ from itertools import islice
 from pathlib import Path
 from typing import Literal
 
+from lightmill.engine import cluster
 from lightmill.engine.batching import LearntSizes
 from lightmill.engine.buffers import free_memory_bytes
+from lightmill.engine.cluster import RayWorkers, Setup, check_possible, open_fleet
 from lightmill.engine.executor import Event, Executor, Started
 from lightmill.engine.items import ENDS, Item, Json, Settled, Source, Status
 from lightmill.engine.journal import End, Journal, Row, outputs_hold, set_aside
@@ -28,9 +31,10 @@ from lightmill.engine.naming import Naming, plan_names, printable
 from lightmill.engine.outputs import Outputs
 from lightmill.engine.pipeline import Pipeline
 from lightmill.engine.progress import Progress, Snapshot, open_progress
-from lightmill.engine.record import QueueFill, Session
+from lightmill.engine.record import Session
 from lightmill.engine.summary import SHEET, report_data, write_reports
 from lightmill.engine.trace import Trace
+from lightmill.engine.workers import Workers
 from lightmill.errors import ChangedConfig, InputError, LightmillError, OutputError, TooManyFailures
 from lightmill.types import Budget
 
@@ -48,7 +52,9 @@ class RunOptions:
     """How to run: nothing here changes what comes out, so nothing here is part of the config that a resume compares."""
 
     limit: int | None = None
-    threads: int = 0  # 0: as many as this process may use
+    threads: int = 0  # of each worker; 0: as many as this process may use, divided among the workers
+    workers: int = 0  # processes; 0: one, or with `ray` one for every machine or GPU of the cluster
+    ray: str | None = None  # a cluster: "auto", or host:port
     naming: Naming = Naming.KEY
     fresh: bool = False
     durable: bool = False
@@ -56,6 +62,11 @@ class RunOptions:
     memory_bytes: int | None = None  # default: half of what is free
     progress: Literal["auto", "rich", "json", "none"] = "auto"
     trace: Path | None = None
+
+    @property
+    def in_processes(self) -> bool:
+        """Whether other processes do the work."""
+        return self.workers > 1 or self.ray is not None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,7 +79,7 @@ class Job:
     command: Mapping[str, Json]  # what `retry` needs to make this job again
     source: Source
     out: Path
-    pipeline: Pipeline
+    make_pipeline: Callable[[], Pipeline]  # called once in every process that works; travels to workers by pickle
     device: str = "cpu"
     check_names: Callable[[Iterable[str]], None] = lambda _: None  # refuses output names; before anything is written
     begin: Callable[[Outputs], None] = lambda _: None  # files that are there before the first item
@@ -175,6 +186,9 @@ def run(job: Job, options: RunOptions, *, retry: Callable[[Row], bool] | None = 
     `retry` takes failed items up again: those for which it is true, and only them.
     Raises the RunErrors of errors.py; what was done until then is kept, and the same call goes on from there.
     """
+    if options.in_processes:
+        check_possible(job.source, trace=options.trace)
+    pipeline = job.make_pipeline()  # also where only workers use theirs: what is wired wrong is told before all else
     outputs = Outputs(job.out, durable=options.durable)
     with ExitStack() as stack:
         stack.enter_context(RunLock(job.out / STATE_FOLDER))
@@ -185,7 +199,7 @@ def run(job: Job, options: RunOptions, *, retry: Callable[[Row], bool] | None = 
         job.check_names(name_of(key, number) for number, key in enumerate(keys or ()))
         journal = stack.enter_context(Journal.open(job.out, durable=options.durable))
         _compare(journal, job)
-        driver = _Driver(job, options, journal, outputs)
+        driver = _Driver(job, options, pipeline, journal, outputs)
         return driver.drive(keys, name_of, retry)
 
 
@@ -251,13 +265,13 @@ class _Tally:
 
 
 class _Driver:
-    def __init__(self, job: Job, options: RunOptions, journal: Journal, outputs: Outputs) -> None:
+    def __init__(self, job: Job, options: RunOptions, pipeline: Pipeline, journal: Journal, outputs: Outputs) -> None:
         self._job = job
         self._options = options
+        self._pipeline = pipeline
         self._journal = journal
         self._outputs = outputs
-        self._threads = options.threads or _usable_cores()
-        self._mail = _Mailbox(UNCOMMITTED_PER_THREAD * self._threads)
+        self._mail = _Mailbox(1)  # until the workers are known
         self._trace = Trace() if options.trace else None
         self._interrupted = False
         self._began_unix_s = time.time()
@@ -268,7 +282,8 @@ class _Driver:
     def drive(
         self, keys: list[str] | None, name_of: Callable[[str, int], str], retry: Callable[[Row], bool] | None
     ) -> RunResult:
-        if self._journal.recall("clean") is not True:
+        clean = self._journal.recall("clean")
+        if clean is not True:
             self._outputs.remove_temporaries()
         self._journal.remember(clean=False)
         plan = self._plan(keys, name_of, retry)
@@ -276,10 +291,12 @@ class _Driver:
         self._tally = _Tally({str(s): n for s, n in self._journal.counts().items() if s in ENDS})
         self._plan_now = plan
         progress = open_progress(self._options.progress, sys.stderr)
-        executor = self._executor(plan)
         outcome: Outcome = "finished"
         if plan.left != 0:
-            outcome = self._work(executor, plan, progress)
+            with self._workers(plan) as workers:
+                outcome = self._work(workers, plan, progress)
+        if clean is False:
+            self._outputs.remove_temporaries()  # of workers that outlived a killed run by a moment
         return self._finish(outcome, whole=retry is None and self._options.limit is None)
 
     def _plan(
@@ -345,12 +362,20 @@ class _Driver:
             item.name = name_of(item.key, position)
             yield item
 
-    def _executor(self, plan: _Plan) -> Executor:
+    @contextmanager
+    def _workers(self, plan: _Plan) -> Iterator[Workers]:
+        """Whoever does the work; and a mailbox that is large enough for them."""
         chosen = _spread(plan.total)
-        return Executor(
-            self._job.pipeline,
+        if self._options.in_processes:
+            with self._processes(chosen) as workers:
+                yield workers
+            return
+        threads = self._options.threads or _usable_cores()
+        self._mail = _Mailbox(UNCOMMITTED_PER_THREAD * threads)
+        yield Executor(
+            self._pipeline,
             outputs=self._outputs,
-            threads=self._threads,
+            threads=threads,
             memory_bytes=self._options.memory_bytes or free_memory_bytes() // 2,
             emit=self._mail.put,
             sampled=lambda item: item.position in chosen,
@@ -359,12 +384,34 @@ class _Driver:
             trace=self._trace,
         )
 
-    def _work(self, executor: Executor, plan: _Plan, progress: Progress) -> Outcome:
+    @contextmanager
+    def _processes(self, chosen: set[int]) -> Iterator[Workers]:
+        options, device = self._options, self._job.device
+        cores = _usable_cores()
+        with open_fleet(
+            workers=options.workers, threads=options.threads, cores=cores, address=options.ray, device=device
+        ) as fleet:
+            self._mail = _Mailbox(cluster.UNCOMMITTED_PER_THREAD * fleet.workers * fleet.threads)
+            setup = Setup(
+                make_pipeline=self._job.make_pipeline,
+                out=Path(os.path.abspath(self._job.out)),
+                folder=os.getcwd(),
+                durable=options.durable,
+                threads=fleet.threads,
+                memory_bytes=options.memory_bytes,
+                per_machine=fleet.per_machine,
+                device=device,
+                sampled=lambda item: item.position in chosen,
+                learnt=self._journal.learnt(),
+            )
+            yield RayWorkers(fleet, setup, emit=self._mail.put)
+
+    def _work(self, workers: Workers, plan: _Plan, progress: Progress) -> Outcome:
         def work() -> None:
             try:
-                executor.run(plan.items)
+                workers.run(plan.items)
             except BaseException as error:  # noqa: BLE001 (kept in `fatal`; raised below)
-                executor.fail(error)
+                workers.fail(error)
             finally:
                 self._mail.close()
 
@@ -372,70 +419,70 @@ class _Driver:
         worker = threading.Thread(target=work, name="feeder", daemon=True)
         outcome: Outcome = "stopped"
         snapshot = None
-        with self._polite(executor, progress):
+        with self._polite(workers, progress):
             worker.start()
             try:
-                for full in self._pump(executor):
-                    snapshot = self._snapshot(executor, full)
+                for full in self._pump(workers):
+                    snapshot = self._snapshot(workers, full)
                     progress.update(snapshot)
             except BaseException as error:
-                executor.fail(error)
+                workers.fail(error)
                 self._let_go(worker)
                 raise
             finally:
                 worker.join()
-                if executor.fatal is None:
+                if workers.fatal is None:
                     outcome = "interrupted" if self._interrupted else "finished"
-                progress.finish(self._snapshot(executor, None), outcome)
-                self._close_session(executor, outcome)
-        if executor.fatal is not None:
-            raise executor.fatal
+                progress.finish(self._snapshot(workers, None), outcome)
+                self._close_session(workers, outcome)
+        if workers.fatal is not None:
+            raise workers.fatal
         return outcome
 
     def _let_go(self, worker: threading.Thread) -> None:
-        """Take events until the executor is through, so that no thread waits for ever to tell one."""
+        """Take events until the workers are through, so that no thread waits for ever to tell one."""
         while worker.is_alive():
             left = self._mail.take(_COMMIT_S)
             self._mail.settle(sum(isinstance(event, End) for event in left))
 
-    def _pump(self, executor: Executor) -> Iterator[str | None]:
+    def _pump(self, workers: Workers) -> Iterator[str | None]:
         """Events into the journal until the last; yields at every tick the name of a queue that is full."""
         next_tick = time.perf_counter()
         going = True
         while going:
             going = not self._mail.closed  # asked before taking: what came before the close is taken after it
             batch = self._mail.take(_COMMIT_S)
-            self._record(batch, executor)
+            self._record(batch, workers)
             now = time.perf_counter()
             if now >= next_tick:
                 next_tick = now + _TICK_S
                 self._tally.series.append((now - self._began, self._tally.ended, self._tally.pixels))
-                yield executor.sample_queues()
+                yield workers.sample_queues()
 
-    def _record(self, batch: "list[Event | Found]", executor: Executor) -> None:
+    def _record(self, batch: "list[Event | Found]", workers: Workers) -> None:
         found = [(event.key, event.position) for event in batch if isinstance(event, Found)]
         starts = [event.key for event in batch if isinstance(event, Started)]
         ends = [event for event in batch if isinstance(event, End)]
         try:
-            if batch and not isinstance(executor.fatal, OutputError):
+            if batch and not isinstance(workers.fatal, OutputError):
                 self._journal.record(found, starts, ends)
         except (
             OutputError
         ) as error:  # on a full disk the journal stays as it was: consistent, and the rest is done again
-            executor.fail(error)
+            workers.fail(error)
         else:
             for end in ends:
                 self._tally.take(end)
-            self._check_budget(executor)
+            self._check_budget(workers)
         finally:
             self._mail.settle(len(ends))
 
-    def _check_budget(self, executor: Executor) -> None:
+    def _check_budget(self, workers: Workers) -> None:
         budget, tally = self._options.max_failures, self._tally
-        if budget is None or budget.allows(tally.failed, tally.ended, self._plan_now.left) or executor.fatal:
+        if budget is None or budget.allows(tally.failed, tally.ended, self._plan_now.left) or workers.fatal:
             return
         worst = max(tally.failures, key=lambda what: tally.failures[what])
-        executor.fail(
+        workers.fail(
             TooManyFailures(
                 f"{tally.failed} of {tally.ended} items failed, more than --max-failures {budget} allows; most of them "
                 f"as {worst}. What is done is kept: `lightmill report {self._job.out}` lists the reasons"
@@ -445,7 +492,7 @@ class _Driver:
     # --- signals -----------------------------------------------------------------------------------------------------
 
     @contextmanager
-    def _polite(self, executor: Executor, progress: Progress) -> Iterator[None]:
+    def _polite(self, workers: Workers, progress: Progress) -> Iterator[None]:
         """The first Ctrl-C (or SIGTERM) finishes what is under way, the second ends at once."""
         if threading.current_thread() is not threading.main_thread():
             yield
@@ -456,7 +503,7 @@ class _Driver:
                 sys.stderr.write("\x1b[?25h\n" if sys.stderr.isatty() else "\n")
                 os._exit(130)
             self._interrupted = True
-            executor.stop()
+            workers.stop()
             progress.say("stopping: what is under way is being finished; press Ctrl-C again to stop at once")
 
         before = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)}
@@ -468,31 +515,28 @@ class _Driver:
 
     # --- the end -----------------------------------------------------------------------------------------------------
 
-    def _close_session(self, executor: Executor, outcome: Outcome) -> None:
+    def _close_session(self, workers: Workers, outcome: Outcome) -> None:
         wall_s = time.perf_counter() - self._began
         session = Session(
             started_unix_s=self._began_unix_s,
             wall_s=wall_s,
             outcome=outcome,
-            reason="" if executor.fatal is None else str(executor.fatal),
-            threads=self._threads,
+            reason="" if workers.fatal is None else str(workers.fatal),
+            threads=workers.threads,
             device=self._job.device,
             version=self._job.version,
             ended=self._tally.ended,
             pixels=self._tally.pixels,
-            stages=executor.stage_times(),
-            queues=[
-                QueueFill(q.name, q.capacity_bytes, q.sum_share / max(q.samples, 1), q.full / max(q.samples, 1))
-                for q in executor.queues
-            ],
+            stages=workers.stage_times(),
+            queues=workers.queue_fills(),
             series=_thinned(self._tally.series),
-            source_wait_s=executor.source_wait_share * wall_s,
-            peak_rss_bytes=_peak_rss_bytes(),
+            source_wait_s=workers.source_wait_share * wall_s,
+            peak_rss_bytes=workers.peak_rss_bytes,
         )
-        if isinstance(executor.fatal, OutputError):
+        if isinstance(workers.fatal, OutputError):
             return  # nothing can be written any more
         self._journal.add_session(session.to_json())
-        self._journal.learn(executor.learnt.sizes)
+        self._journal.learn(workers.learnt.sizes)
         self._journal.set_warnings(self._job.source.warnings)
         if self._trace and self._options.trace:
             self._options.trace.parent.mkdir(parents=True, exist_ok=True)
@@ -521,11 +565,11 @@ class _Driver:
             warnings=tuple(journal.warnings()),
         )
 
-    def _snapshot(self, executor: Executor, full: str | None) -> Snapshot:
+    def _snapshot(self, workers: Workers, full: str | None) -> Snapshot:
         tally, elapsed = self._tally, time.perf_counter() - self._began
         rate = tally.ended / elapsed if elapsed > 0 else 0.0
         left = None if self._plan_now.left is None else max(self._plan_now.left - tally.ended, 0)
-        times = executor.stage_times()
+        times = workers.stage_times()
         return Snapshot(
             elapsed_s=elapsed,
             total=self._plan_now.total,
@@ -536,7 +580,7 @@ class _Driver:
             pixels_per_s=tally.pixels / elapsed if elapsed > 0 else 0.0,
             eta_s=left / rate if rate > 0 and left is not None else None,
             failures=dict(tally.failures),
-            busy=[(t.name, t.busy_s / (elapsed * (1 if t.segment == "device" else self._threads))) for t in times],
+            busy=[(t.name, t.busy_s / (elapsed * (1 if t.segment == "device" else workers.threads))) for t in times],
             full_queue=full,
             note=None,
         )
@@ -556,15 +600,6 @@ def _spread(total: int | None) -> set[int]:
 def _thinned(series: list[tuple[float, int, int]], most: int = 600) -> list[tuple[float, int, int]]:
     step = max(len(series) // most, 1)
     return series[::step] + (series[-1:] if len(series) % step != 1 and step > 1 else [])
-
-
-def _peak_rss_bytes() -> int:
-    try:
-        import resource
-    except ImportError:  # Windows
-        return 0
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak if sys.platform == "darwin" else peak * 1024
 
 
 def describe_error(error: LightmillError) -> str:

@@ -14,11 +14,8 @@ filter 19, 47, 105, 266; shrunk by the whole number 196, 124, 252, 224; by the m
 import math
 from enum import StrEnum
 
-import cv2
-import numpy as np
-
 from lightmill.ops.rig import Camera
-from lightmill.ops.sphere import LONGEST_SIDE, Pixels, continue_poles, inner, padded_shape
+from lightmill.ops.sphere import LONGEST_SIDE
 from lightmill.types import Size
 
 _REACH = 2  # pixels of the panorama that the narrowest kernel reads along each axis
@@ -51,47 +48,3 @@ def samples_per_side(antialias: Antialias, camera: Camera, size: Size, *, pano_w
         return 1
     needed = math.ceil(minification(camera, size, pano_width=pano_width) / _REACH)
     return max(1, min(needed, LONGEST_SIDE // max(size.width, size.height)))
-
-
-def shrink_factor(antialias: Antialias, camera: Camera, size: Size, *, pano_width: int) -> float:
-    """By how much a panorama may be shrunk for this view at no loss, where it cannot be sampled more densely.
-
-    Half the minification, since that is what remains of it at the edges of a view of 90 degrees; whole, so that every
-    box holds whole pixels.
-    """
-    if antialias is Antialias.OFF:
-        return 1.0
-    return float(max(1, math.floor(minification(camera, size, pano_width=pano_width) / 2)))
-
-
-def shrunk(padded: Pixels, *, factor: float) -> Pixels:
-    """The padded panorama averaged over boxes of `factor` x `factor` pixels, its poles continued.
-
-    [H + 2 MARGIN, W, 3] or [H + 2 MARGIN, W] uint8 to the same kind with round(W / factor) columns and
-    round(H / factor) rows, at least one. Sides that `factor` does not divide get boxes of their own proportion, so
-    nothing is shifted. Raises ValueError for a factor below 1.
-    """
-    if not factor >= 1:
-        raise ValueError(f"a panorama is shrunk by a factor of at least 1, got {factor:g}")
-    whole = inner(padded)
-    height, width = (max(1, round(side / factor)) for side in whole.shape[:2])
-    small = np.empty(padded_shape(height, width)[: padded.ndim], np.uint8)
-    cv2.resize(whole, (width, height), dst=inner(small), interpolation=cv2.INTER_AREA)
-    continue_poles(small)
-    return small
-
-
-class Pyramid:
-    """One panorama at the sizes that its views need; each size is made once. For one item, and one thread."""
-
-    def __init__(self, padded: Pixels, *, antialias: Antialias) -> None:
-        self.padded = padded
-        self._antialias = antialias
-        self._levels = {1.0: padded}
-
-    def level(self, camera: Camera, size: Size) -> Pixels:
-        """The padded panorama that the view of `camera` is to be cut out of."""
-        factor = shrink_factor(self._antialias, camera, size, pano_width=self.padded.shape[1])
-        if factor not in self._levels:
-            self._levels[factor] = shrunk(self.padded, factor=factor)
-        return self._levels[factor]

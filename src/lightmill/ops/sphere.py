@@ -160,7 +160,8 @@ def _column_indices(places: _Places, rows: slice, *, yaw: float, pano_width: int
 
 def _rounded(index: NDArray[np.float32]) -> NDArray[np.float32]:
     """Indices rounded to 1/32 px as cv2.convertMaps rounds them: half of a step goes to the even one."""
-    return np.rint(index * np.float32(32)) / np.float32(32)
+    steps: NDArray[np.float32] = np.rint(index * np.float32(32))
+    return steps / np.float32(32)
 
 
 def view_positions(camera: Camera, size: Size, pano_hw: tuple[int, int]) -> NDArray[np.float32]:
@@ -248,10 +249,12 @@ def _whole(places: _Places, *, yaw: float, pano_hw: tuple[int, int], sampling: S
 def _in_pieces(places: _Places, *, yaw: float, pano_hw: tuple[int, int], sampling: Sampling) -> tuple[_Piece, ...]:
     """The map of a view out of a panorama with a side that is too long for cv2.remap."""
     height, width = pano_hw
-    column = _column_indices(places, slice(None), yaw=yaw, pano_width=width)
+    column, row = _column_indices(places, slice(None), yaw=yaw, pano_width=width), places.row
+    if sampling == "kernel":  # before the parts are told apart, so that no part rounds otherwise than the others
+        column, row = _rounded(column), _rounded(row)
     to_pixel = np.float32(0.5 if sampling == "nearest" else 0)
     whole_column = np.floor(column + to_pixel).astype(np.int32)
-    whole_row = np.floor(places.row + to_pixel).astype(np.int32)
+    whole_row = np.floor(row + to_pixel).astype(np.int32)
     pieces = []
     for first_column, columns in _column_parts(width):
         inside = (whole_column - first_column) % width
@@ -265,7 +268,7 @@ def _in_pieces(places: _Places, *, yaw: float, pano_hw: tuple[int, int], samplin
             xy, fraction = _empty_maps(chosen[box].shape, sampling)
             _fixed_point(
                 np.clip(local_column[box], 0, columns + 2 * _REACH - 1).astype(np.float32),
-                np.clip(places.row[box] - np.float32(rows.start), 0, rows.stop - rows.start - 1),
+                np.clip(row[box] - np.float32(rows.start), 0, rows.stop - rows.start - 1),
                 sampling,
                 xy=xy,
                 fraction=fraction,

@@ -1,8 +1,7 @@
-"""Pinhole views of equirectangular panoramas, cut on an accelerator.
+"""Pinhole views of equirectangular panoramas, cut on an accelerator: the views of `lightmill.ops.sphere`.
 
-Cameras and angles as in `lightmill.ops.rig`. A ray (x, y, z) of unit length in panorama axes meets a panorama of W x H
-pixels at column (atan2(x, z) / 2π + 1/2) · W and row (1/2 + asin(y) / π) · H, pixel centres at +0.5; W and H count each
-in its own axis, whether or not W = 2H. Columns wrap at the seam. Over a pole, row -1 - i is row i, W // 2 columns on.
+Where a view's pixels lie in the panorama is not worked out here: `view_positions` says it, rounded to 1/32 px as
+OpenCV's fixed-point maps are. So the device gives what the CPU gives, to 1 level of 255, on black and white noise too.
 
 A panorama gets a margin as wide as the kernel reaches, which holds what lies beyond the seam and the poles; no border
 mode ever decides a pixel. Kernels:
@@ -11,8 +10,11 @@ mode ever decides a pixel. Kernels:
     cubic    grid_sample, bicubic: cubic convolution (Keys, 1981) with a = -0.75, as in OpenCV; clamped to 0..255
     lanczos  sinc(d) sinc(d / 4) over 8 x 8 pixels, weights divided by their sum, as in OpenCV's lanczos4; clamped
 
-Positions are worked out in float64: in float32, asin alone is off by up to a pixel near the poles of a 16K panorama.
-They are kept as float32, which is good to about 0.002 px at 16384 columns (benchmarks/bench_sphere_torch.py).
+grid_sample takes float32 positions in -1..1 and turns them back to pixels with an error of at most 0.0017 px at 16384
+columns. Between black and white pixels that is 0.7 levels for the linear kernel, before its result is rounded. Met on
+black and white noise of that width: 0.07 levels, 0.14 for the cubic kernel; at 65500 columns the latter was 2 levels
+from OpenCV's. The lanczos kernel is worked out here, from exact positions and float32 weights; OpenCV's weights are
+rounded to 1/32768, and views are 1 level apart in 0.7 % of such pixels.
 
 On the CPU this is a check of what CUDA does, not a way to be fast: OpenCV takes a fraction of the time there.
 
@@ -21,8 +23,7 @@ torch is imported by the functions that need it, so that this module costs nothi
 
 from __future__ import annotations
 
-import math
-from collections import OrderedDict, defaultdict
+from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Literal, TypeAlias, get_args
 
@@ -30,7 +31,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lightmill.errors import MissingExtra, RunError, UsageError
+from lightmill.ops.cache import ByteCache
 from lightmill.ops.rig import Camera, Rig
+from lightmill.ops.sphere import view_positions
 from lightmill.types import Size
 
 if TYPE_CHECKING:
@@ -40,13 +43,13 @@ if TYPE_CHECKING:
 Kernel: TypeAlias = Literal["linear", "cubic", "lanczos"]
 Panorama: TypeAlias = "NDArray[np.uint8] | Tensor"
 Views: TypeAlias = dict[str, NDArray[np.uint8]]
-ShrinkFactor: TypeAlias = Callable[[Camera, Size, int], float]  # of a camera, a view's size and a panorama's width
+Samples: TypeAlias = Callable[[Camera, Size, int], int]  # of a camera, a view's size and a panorama's width
 
 MARGIN: dict[Kernel, int] = {"linear": 1, "cubic": 2, "lanczos": 4}  # pixels that a kernel reaches beyond the outermost
 GRID_BYTES = 2**30  # of grids that stay on the device
 CHUNK_BYTES = 2**30  # of panoramas, or of views, that are floating point at one time
-BLOCK_PX = 2**19  # of a view that are worked on at one time where each pixel needs many numbers
-BLOCK_BYTES_PER_PX = 320  # at most, of those numbers (float64 positions; eight lanczos weights an axis)
+BLOCK_PX = 2**19  # of a view, samples counted, that are worked on at one time
+LANCZOS_BYTES_PER_PX = 280  # of such a block, at most: eight weights an axis, and their making
 
 
 class ViewCutter:
@@ -61,10 +64,10 @@ class ViewCutter:
         rig: Rig,
         *,
         interpolation: Kernel = "linear",
-        antialias: ShrinkFactor | None = None,
+        samples: Samples | None = None,
         grid_bytes: int = GRID_BYTES,
     ) -> None:
-        """`antialias` says by how much a panorama is to be shrunk before a camera's view is taken (1: not at all).
+        """`samples` says of how many points along each side a pixel of a camera's view is the mean (None: one).
 
         `grid_bytes` bounds the sampling grids that are kept from one batch to the next. Raises ValueError for an
         unknown kernel.
@@ -73,15 +76,15 @@ class ViewCutter:
             raise ValueError(f"interpolation is one of {', '.join(get_args(Kernel))}, got {interpolation!r}")
         self.rig = rig
         self.interpolation = interpolation
-        self.antialias = antialias
+        self.samples = samples
         self.grid_bytes = grid_bytes
         self._device: torch.device | None = None
-        self._grids: OrderedDict[tuple[Camera, tuple[int, int]], Tensor] = OrderedDict()
+        self._grids: ByteCache[Tensor] | None = None  # while loaded: it has a lock, which cannot be pickled
 
     @property
     def cached_bytes(self) -> int:
         """How much memory of the device the grids that are kept take up."""
-        return sum(grid.nbytes for grid in self._grids.values())
+        return self._grids.used_bytes if self._grids else 0
 
     def load(self, device: str) -> None:
         """Takes hold of a device: `cpu`, `cuda` or `cuda:N`.
@@ -90,10 +93,11 @@ class ViewCutter:
         """
         self.unload()
         self._device = find_device(device)
+        self._grids = ByteCache(capacity_bytes=self.grid_bytes)
 
     def unload(self) -> None:
         """Lets go of the device and of all that was kept there."""
-        self._grids.clear()
+        self._grids = None
         if self._device is not None and self._device.type == "cuda":
             import torch
 
@@ -110,13 +114,13 @@ class ViewCutter:
         """
         import torch
 
-        if self._device is None:
+        if self._device is None or self._grids is None:
             raise RuntimeError("a ViewCutter cuts views only after load(device)")
         views: list[dict[str, Tensor]] = [{} for _ in panos]
         with torch.inference_mode():
             for places in _places_by_shape(panos):
                 batch = on_device([panos[place] for place in places], device=self._device)
-                self._cut(batch, [views[place] for place in places])
+                self._cut(batch, [views[place] for place in places], self._grids)
         if self._device.type == "cuda":
             torch.cuda.current_stream(self._device).synchronize()
         names = [camera.name for camera in self.rig.cameras]
@@ -127,76 +131,58 @@ class ViewCutter:
 
         With the grids, without what the driver takes for itself. No device is needed to ask.
         """
-        (height, width), view_px = pano_hw, self.rig.size.width * self.rig.size.height
+        (height, width), margin = pano_hw, MARGIN[self.interpolation]
+        view_px = self.rig.size.width * self.rig.size.height
+        padded_px = (height + 2 * margin) * (width + 2 * margin)
+        padding = 3 * (padded_px * (1 if self.interpolation == "lanczos" else 4) + 2 * (padded_px - height * width))
+        samples = [self._samples(camera, pano_hw) for camera in self.rig.cameras]
+        grids = [8 * view_px * n * n for n in samples]
+        kept = min(sum(grids), self.grid_bytes + max(grids, default=0))
+        block_px = max(map(self._block_px, samples), default=0)
+        # a view in the making: its points as float32; or as uint8 and int32, with the sums of them that become pixels
+        for_points = (12 if max(samples, default=1) == 1 else 3 + 12 + 3) * block_px
+        for_block = LANCZOS_BYTES_PER_PX * block_px if self.interpolation == "lanczos" else 0
         chunk = min(n_panos, self._chunk(pano_hw))
-        levels = {self._level_hw(camera, pano_hw) for camera in self.rig.cameras}
-        most = max((self._level_bytes(level, pano_hw) for level in levels), default=0)
-        grids = max(min(self.grid_bytes, 8 * view_px * len(self.rig.cameras)), 8 * view_px)
-        block_px = max(min(BLOCK_PX, view_px), self.rig.size.width)
-        return 3 * n_panos * height * width + chunk * (most + 15 * view_px) + grids + BLOCK_BYTES_PER_PX * block_px
+        for_chunk = chunk * (padding + 3 * view_px + for_points)
+        return 3 * n_panos * height * width + for_chunk + for_block + kept
 
-    def _level_bytes(self, level_hw: tuple[int, int], pano_hw: tuple[int, int]) -> int:
-        """What one panorama takes while views are cut from it at one size, itself and the views not counted."""
-        margin = MARGIN[self.interpolation]
-        padded_px = (level_hw[0] + 2 * margin) * (level_hw[1] + 2 * margin)
-        edges_px = padded_px - level_hw[0] * level_hw[1]
-        padding = 3 * (padded_px * (1 if self.interpolation == "lanczos" else 4) + 2 * edges_px)
-        if level_hw == pano_hw:
-            return padding
-        rows_px, level_px = level_hw[0] * pano_hw[1], level_hw[0] * level_hw[1]
-        # rows become means: uint8 rows, their product and sum; then columns do: those sums, columns, product and sum
-        shrinking = 3 * max(rows_px * (1 + 4 + 4), rows_px * 4 + level_px * (4 + 4 + 4))
-        return 3 * level_px + max(shrinking, padding)
+    def _samples(self, camera: Camera, pano_hw: tuple[int, int]) -> int:
+        """Of how many points along each side a pixel of the camera's view is the mean."""
+        return self.samples(camera, self.rig.size, pano_hw[1]) if self.samples else 1
+
+    def _block_px(self, samples: int) -> int:
+        """The points of the largest block that views are worked on in."""
+        return max(end - first for first, end in _row_blocks(self.rig.size, samples)) * self.rig.size.width * samples**2
 
     def _chunk(self, pano_hw: tuple[int, int]) -> int:
         """How many panoramas are floating point at one time."""
-        most_px = max(pano_hw[0] * pano_hw[1], self.rig.size.width * self.rig.size.height)
+        block_px = max((self._block_px(self._samples(camera, pano_hw)) for camera in self.rig.cameras), default=0)
+        most_px = max(pano_hw[0] * pano_hw[1], self.rig.size.width * self.rig.size.height, block_px)
         return max(CHUNK_BYTES // (3 * 4 * most_px), 1)
 
-    def _level_hw(self, camera: Camera, pano_hw: tuple[int, int]) -> tuple[int, int]:
-        """The size that a panorama is shrunk to for a camera."""
-        factor = self.antialias(camera, self.rig.size, pano_hw[1]) if self.antialias else 1.0
-        if factor <= 1:
-            return pano_hw
-        return max(round(pano_hw[0] / factor), 1), max(round(pano_hw[1] / factor), 1)
-
-    def _cut(self, batch: Tensor, views: list[dict[str, Tensor]]) -> None:
+    def _cut(self, batch: Tensor, views: list[dict[str, Tensor]], grids: ByteCache[Tensor]) -> None:
         """Puts the views of a batch [N, H, W, 3] into `views`; on CUDA they are still under way."""
         pano_hw = (batch.shape[1], batch.shape[2])
-        cameras_of = defaultdict(list)
-        for camera in self.rig.cameras:
-            cameras_of[self._level_hw(camera, pano_hw)].append(camera)
         step = self._chunk(pano_hw)
         for start in range(0, len(batch), step):
-            for level_hw, cameras in cameras_of.items():
-                chunk = slice(start, start + step)
-                self._cut_level(batch[chunk], views[chunk], level_hw=level_hw, cameras=cameras)
+            chunk = slice(start, start + step)
+            padded = with_margin(batch[chunk], interpolation=self.interpolation)
+            for camera in self.rig.cameras:
+                # a list, not the tensor: what is kept in a variable would still be there when the next view is cut
+                cut = [_to_host(view) for view in self._view(padded, camera, pano_hw, grids)]
+                for of_pano, view in zip(views[chunk], cut, strict=True):
+                    of_pano[camera.name] = view
 
-    def _cut_level(
-        self, panos: Tensor, views: list[dict[str, Tensor]], *, level_hw: tuple[int, int], cameras: list[Camera]
-    ) -> None:
-        """Puts the views of those cameras that want panoramas of one size into `views`."""
-        padded = with_margin(shrunk(panos, size_hw=level_hw), interpolation=self.interpolation)
-        for camera in cameras:
-            grid = self._grid(camera, level_hw, padded.device)
-            # a list, not the tensor: what is kept in a variable would still be there when the next view is cut
-            cut = [_to_host(view) for view in sampled(padded, grid, interpolation=self.interpolation)]
-            for of_pano, view in zip(views, cut, strict=True):
-                of_pano[camera.name] = view
+    def _view(self, padded: Tensor, camera: Camera, pano_hw: tuple[int, int], grids: ByteCache[Tensor]) -> Tensor:
+        """The view of one camera out of every panorama, [N, h, w, 3]; the camera's grid is kept if there is room."""
+        samples, kernel = self._samples(camera, pano_hw), self.interpolation
+        size = Size(self.rig.size.width * samples, self.rig.size.height * samples)
 
-    def _grid(self, camera: Camera, pano_hw: tuple[int, int], device: torch.device) -> Tensor:
-        """The grid of a camera, made when it is first asked for; the longest unused ones make room."""
-        key = (camera, pano_hw)
-        if key in self._grids:
-            self._grids.move_to_end(key)
-            return self._grids[key]
-        size = self.rig.size
-        grid = sampling_grid(camera, size=size, pano_hw=pano_hw, interpolation=self.interpolation, device=device)
-        if grid.nbytes <= self.grid_bytes:
-            self._grids[key] = grid
-        while self.cached_bytes > self.grid_bytes:
-            self._grids.popitem(last=False)
-        return grid
+        def make() -> Tensor:
+            return sampling_grid(camera, size=size, pano_hw=pano_hw, interpolation=kernel, device=padded.device)
+
+        grid = grids.get((camera, pano_hw), group=pano_hw, make=make, nbytes=lambda grid: grid.nbytes)
+        return sampled(padded, grid, interpolation=kernel, samples=samples)
 
 
 def find_device(name: str) -> torch.device:
@@ -259,49 +245,26 @@ def _to_host(view: Tensor) -> Tensor:
     return torch.empty(view.shape, dtype=view.dtype, pin_memory=True).copy_(view, non_blocking=True)
 
 
-def source_positions(
-    camera: Camera, *, size: Size, pano_hw: tuple[int, int], rows: tuple[int, int], device: torch.device
-) -> Tensor:
-    """Where the pixel centres of a view's rows [first, end) lie in the panorama.
-
-    Returns float64 [end - first, w, 2]: (column, row) in px, the first centre at (0.5, 0.5).
-    """
-    import torch
-
-    # the matrix enters as nine numbers: a tensor of it would be one more upload to wait for
-    R = camera.pano_from_cam().tolist()
-    focal_px = camera.focal_px(size.width)
-    x = (torch.arange(size.width, dtype=torch.float64, device=device) + 0.5 - size.width / 2) / focal_px
-    y = (torch.arange(*rows, dtype=torch.float64, device=device)[:, None] + 0.5 - size.height / 2) / focal_px
-    ray_x, ray_y, ray_z = (row[0] * x + row[1] * y + row[2] for row in R)
-    length = torch.sqrt(x * x + y * y + 1)
-    column = (torch.atan2(ray_x, ray_z) / (2 * math.pi) + 0.5) * pano_hw[1]
-    row = (0.5 + torch.asin((ray_y / length).clamp_(-1, 1)) / math.pi) * pano_hw[0]
-    return torch.stack((column, row), dim=-1)
-
-
 def sampling_grid(
     camera: Camera, *, size: Size, pano_hw: tuple[int, int], interpolation: Kernel, device: torch.device
 ) -> Tensor:
     """What `sampled` wants to know of a camera: float32 [h, w, 2], (x, y) in a panorama with its margin.
 
-    For lanczos in pixel indices: the first centre is 0. Else as grid_sample takes it with align_corners=False: -1 and
-    1 are the outer edges of the outermost pixels.
+    size: of the view, samples counted. For lanczos in pixel indices: the first centre is 0. Else as grid_sample takes
+    it with align_corners=False: -1 and 1 are the outer edges of the outermost pixels.
     """
     import torch
 
     margin = MARGIN[interpolation]
-    grid = torch.empty((size.height, size.width, 2), dtype=torch.float32, device=device)
-    for first, end in _row_blocks(size):
-        at = source_positions(camera, size=size, pano_hw=pano_hw, rows=(first, end), device=device) + margin
-        if interpolation == "lanczos":
-            at -= 0.5
-        else:
-            for axis, length in enumerate((pano_hw[1], pano_hw[0])):
-                at[..., axis] *= 2 / (length + 2 * margin)
-            at -= 1
-        grid[first:end] = at
-    return grid
+    grid = view_positions(camera, size, pano_hw)
+    if interpolation == "lanczos":
+        grid += margin
+    else:
+        scale = 2 / (np.array(pano_hw[::-1], np.float64) + 2 * margin)
+        for row in grid:
+            row[:] = (row + (margin + 0.5)) * scale - 1  # in float64, and rounded once
+    host = torch.from_numpy(grid)
+    return (host.pin_memory() if device.type == "cuda" else host).to(device, non_blocking=True)
 
 
 def with_margin(panos: Tensor, *, interpolation: Kernel) -> Tensor:
@@ -335,29 +298,55 @@ def with_margin(panos: Tensor, *, interpolation: Kernel) -> Tensor:
     return padded
 
 
-def sampled(padded: Tensor, grid: Tensor, *, interpolation: Kernel) -> Tensor:
-    """One view of every panorama: uint8 [N, h, w, 3].
+def sampled(padded: Tensor, grid: Tensor, *, interpolation: Kernel, samples: int = 1) -> Tensor:
+    """One view of every panorama: uint8 [N, h, w, 3], each pixel the mean of samples x samples points of the grid.
 
-    padded: from `with_margin`; grid: from `sampling_grid`, with the same kernel.
+    padded: from `with_margin`; grid: from `sampling_grid`, with the same kernel, [h * samples, w * samples, 2]. Points
+    are rounded to whole levels before their mean is taken, and the mean again, as `ViewMaps.cut` does.
     """
     import torch
 
-    n, (height, width, _) = len(padded), grid.shape
-    views = torch.empty((n, height, width, 3), dtype=torch.uint8, device=padded.device)
+    n, size = len(padded), Size(grid.shape[1] // samples, grid.shape[0] // samples)
+    views = torch.empty((n, size.height, size.width, 3), dtype=torch.uint8, device=padded.device)
+    for first, end in _row_blocks(size, samples):
+        at, rows = grid[first * samples : end * samples], views[:, first:end]
+        if samples == 1:
+            _sample(padded, at, interpolation=interpolation, out=rows)
+            continue
+        points = torch.empty((n, *at.shape[:2], 3), dtype=torch.uint8, device=padded.device)
+        _sample(padded, at, interpolation=interpolation, out=points)
+        rows.copy_(_means(points, samples))
+    return views
+
+
+def _sample(padded: Tensor, at: Tensor, *, interpolation: Kernel, out: Tensor) -> None:
+    """Samples panoramas at the places [rows, w, 2] of a grid into out, uint8 [N, rows, w, 3]."""
+    import torch
+
     if interpolation == "lanczos":
-        for first, end in _row_blocks(Size(width, height)):
-            _sample_lanczos(padded, grid[first:end].reshape(-1, 2), out=views[:, first:end])
-        return views
-    mode = "bilinear" if interpolation == "linear" else "bicubic"
+        _sample_lanczos(padded, at.reshape(-1, 2), out=out)
+        return
     pixels = torch.nn.functional.grid_sample(
         padded.permute(0, 3, 1, 2),
-        grid.expand(n, -1, -1, -1),
-        mode=mode,
+        at.expand(len(padded), -1, -1, -1),
+        mode="bilinear" if interpolation == "linear" else "bicubic",
         padding_mode="border",
         align_corners=False,
     )
-    views.copy_(_clean(pixels).permute(0, 2, 3, 1))
-    return views
+    out.copy_(_clean(pixels).permute(0, 2, 3, 1))
+
+
+def _means(points: Tensor, samples: int) -> Tensor:
+    """Means over squares of samples x samples points: uint8 [N, h * samples, w * samples, 3] to int32 [N, h, w, 3].
+
+    Halves are rounded up. OpenCV's INTER_AREA gives the same, but for halves of an even number of samples above 2.
+    """
+    import torch
+
+    n, height, width, channels = points.shape
+    squares = points.view(n, height // samples, samples, width // samples, samples, channels)
+    total = squares.sum(dim=(2, 4), dtype=torch.int32)
+    return total.add_(samples**2 // 2).floor_divide_(samples**2)
 
 
 def _sample_lanczos(padded: Tensor, at: Tensor, *, out: Tensor) -> None:
@@ -397,42 +386,9 @@ def _clean(pixels: Tensor) -> Tensor:
     return pixels.round_().clamp_(0, 255)
 
 
-def shrunk(panos: Tensor, *, size_hw: tuple[int, int]) -> Tensor:
-    """Panoramas made smaller: each pixel the mean of the area that it covers, as OpenCV's INTER_AREA.
-
-    panos: uint8 [N, H, W, 3]. Returns uint8 [N, h, w, 3]; the same tensor where it has that size already.
-    """
-    import torch
-
-    if tuple(panos.shape[1:3]) == size_hw:
-        return panos
-    smaller = torch.empty((len(panos), *size_hw, 3), dtype=torch.uint8, device=panos.device)
-    smaller.copy_(_clean(_area_mean(_area_mean(panos, dim=1, length=size_hw[0]), dim=2, length=size_hw[1])))
-    return smaller
-
-
-def _area_mean(pixels: Tensor, *, dim: int, length: int) -> Tensor:
-    """Float32 means over `length` equal stretches of one axis, whose ends may lie inside pixels."""
-    import torch
-
-    source = pixels.shape[dim]
-    scale = source / length
-    start = torch.arange(length, dtype=torch.float64, device=pixels.device) * scale
-    shape = [-1 if axis == dim else 1 for axis in range(pixels.ndim)]
-    total = torch.zeros(
-        [length if axis == dim else side for axis, side in enumerate(pixels.shape)], device=pixels.device
-    )
-    for step in range(math.ceil(scale) + (source % length != 0)):
-        pixel = torch.floor(start) + step
-        share = (torch.minimum(start + scale, pixel + 1) - torch.maximum(start, pixel)).clamp_(min=0) / scale
-        part = pixels.index_select(dim, pixel.clamp_(max=source - 1).to(torch.int64))
-        total += part * share.to(torch.float32).view(shape)
-    return total
-
-
-def _row_blocks(size: Size) -> Iterator[tuple[int, int]]:
-    """A view's rows in blocks of about BLOCK_PX pixels. They depend on its size alone, and so do its pixels."""
-    step = max(BLOCK_PX // size.width, 1)
+def _row_blocks(size: Size, samples: int) -> Iterator[tuple[int, int]]:
+    """A view's rows in blocks of about BLOCK_PX points. They depend on its size alone, and so do its pixels."""
+    step = max(BLOCK_PX // (size.width * samples**2), 1)
     for first in range(0, size.height, step):
         yield first, min(first + step, size.height)
 

@@ -56,7 +56,11 @@ class Recipe(BaseModel):
     )
     absolute_paths: bool = Field(False, description="Write output_image_path in full instead of relative to OUT.")
     limit: int | None = run_only(None, ge=1, description="Only the first N items.")
-    threads: int = run_only(0, ge=0, description="CPU threads (0: every core this process may use).")
+    threads: int = run_only(0, ge=0, description="CPU threads, of each worker (0: all cores this process may use).")
+    workers: int = run_only(
+        0, ge=0, description="Worker processes, with the extra `ray` (0: one; with --ray, one a machine or GPU)."
+    )
+    ray: str | None = run_only(None, description="Use the machines of a Ray cluster: auto, or host:port.")
     memory: BytesOption | None = run_only(
         None, description="Memory for pictures under way, as in 8GB (default: half of what is free)."
     )
@@ -122,6 +126,8 @@ class Recipe(BaseModel):
         return RunOptions(
             limit=self.limit,
             threads=self.threads,
+            workers=self.workers,
+            ray=self.ray,
             naming=self.naming,
             fresh=self.fresh,
             durable=self.durable,

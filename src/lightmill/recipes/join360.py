@@ -3,6 +3,7 @@
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import ClassVar, Literal
 
@@ -28,12 +29,14 @@ from lightmill.recipes.rig_option import names_a_file, rig_of, stated_size
 from lightmill.sources.files import PICTURE_SUFFIXES, natural_key, suffix_of
 from lightmill.types import Size
 
+Kind = Literal["image", "mask"]
+
 
 class Join360(Recipe):
     """Blend the views of a rig back into equirectangular pictures.
 
-    VIEWS is the folder `images` (or `masks`) that split360 made, or one laid out like it. Directions that no camera
-    sees are transparent (PNG, WebP, TIFF) or black (JPEG).
+    VIEWS is the folder `images` (or `masks`) that split360 made, its whole OUT, or a folder laid out like it.
+    Directions that no camera sees are transparent (PNG, WebP, TIFF) or black (JPEG).
     """
 
     name: ClassVar[str] = "join360"
@@ -44,14 +47,13 @@ class Join360(Recipe):
 
     rig: str = Field(description="The rig.json of the views, a YAML file, or the name of a preset.")
     width: int | None = Field(None, ge=2, le=65500, description="Of the panorama (default: as fine as the views).")
-    kind: Literal["image", "mask"] = Field("image", description="Blend pictures, or join masks (255 = keep).")
+    kind: Kind = Field("image", description="Blend pictures, or join masks (255 = keep).")
     format: ImageFormat = Field(ImageFormat.PNG, description="jpg, png, webp or tiff (masks are always PNG).")
     quality: int = Field(95, ge=1, le=100, description="Of JPEG and WebP.")
 
     def job(self, input: Path, out: Path) -> Job:
-        cv2.setNumThreads(1)  # the engine owns the threads
         cameras = rig_of(self.rig, Size(1, 1)).cameras
-        source = ViewsSource(input, cameras)
+        source = ViewsSource(input, cameras, kind=self.kind)
         rig = rig_of(self.rig, stated_size(self.rig) or source.first_size())
         return Job(
             recipe=self.name,
@@ -60,11 +62,12 @@ class Join360(Recipe):
             command=self.command(input),
             source=source,
             out=out,
-            pipeline=self.pipeline(rig),
+            make_pipeline=partial(self.pipeline, rig),
         )
 
     def pipeline(self, rig: Rig) -> Pipeline:
         """Join the views of one moment, encode, save."""
+        cv2.setNumThreads(1)  # the engine owns the threads; of every process that works
         width = self.width or finest_width(rig)
         pano_hw = (max(width // 2, 1), width)
         join = Join(rig, pano_hw, max_pixels=self.max_pixels)
@@ -112,10 +115,11 @@ class ViewsSource:
 
     streams = False
 
-    def __init__(self, folder: Path, cameras: tuple[Camera, ...]) -> None:
+    def __init__(self, folder: Path, cameras: tuple[Camera, ...], *, kind: Kind) -> None:
         if not folder.is_dir():
             raise InputError(f"there is no folder {folder}; give the folder `images` or `masks` that split360 made")
-        root = folder / "images" if (folder / "rig.json").exists() and (folder / "images").is_dir() else folder
+        inside = folder / f"{kind}s"  # where OUT of split360 is given as a whole
+        root = inside if (folder / "rig.json").exists() and inside.is_dir() else folder
         names = [camera.name for camera in cameras]
         self._moments = _by_camera(root, names) or _flat(root, names)
         if not self._moments:

@@ -11,6 +11,8 @@ from lightmill.ops.rig import Camera, Rig
 from lightmill.ops.rigs import PRESETS, preset, rig_from_mapping
 from lightmill.types import Size
 
+_SAMPLES = 100_000  # directions; every figure that is shown is the same with more, and a list should come at once
+
 
 def names_a_file(wanted: str) -> bool:
     """Whether `--rig` names a file, not a preset."""
@@ -63,7 +65,7 @@ def rig_table() -> list[str]:
     """`lightmill rigs`: every preset with the share of the sphere that it sees and how often a direction is seen."""
     lines = [f"{'rig':16} {'views':>5}  {'square views':>17}  {'16:9 views':>17}  rings (count@pitch, hfov)"]
     for name, cameras in PRESETS.items():
-        square, wide = coverage(cameras), coverage(cameras, aspect=16 / 9)
+        square, wide = (coverage(cameras, aspect=aspect, samples=_SAMPLES) for aspect in (1, 16 / 9))
         shown = (f"{seen.share:8.1%} x{seen.mean_overlap:5.2f}" for seen in (square, wide))
         lines.append(f"{name:16} {len(cameras):5}  {'  '.join(f'{text:>17}' for text in shown)}  {rings_of(cameras)}")
     return [*lines, "share of the sphere that is seen, and how many views see a direction on average"]

@@ -3,6 +3,7 @@
 import json
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import ClassVar, Literal, Self
 
@@ -77,9 +78,11 @@ class Split360(Recipe):
     mask_polarity: Literal["keep-white", "keep-black"] = Field("keep-white", description="What trainers are to keep.")
     mask_naming: Literal["stem", "colmap"] = Field("stem", description="x.png, or colmap: x.jpg.png.")
     export: tuple[Export, ...] = Field((), description="Any of colmap, nerfstudio, realityscan, with commas.")
-    fps: float | None = Field(None, gt=0, description="Frames a second to take from a video (default: all).")
-    start: float | None = Field(None, ge=0, description="Where in the video to begin, in seconds.")
-    end: float | None = Field(None, gt=0, description="Where in the video to end, in seconds.")
+    fps: float | None = Field(
+        None, gt=0, allow_inf_nan=False, description="Frames a second to take from a video (default: all)."
+    )
+    start: float | None = Field(None, ge=0, allow_inf_nan=False, description="Where in the video to begin, in seconds.")
+    end: float | None = Field(None, gt=0, allow_inf_nan=False, description="Where in the video to end, in seconds.")
     pick: Literal["first", "sharpest"] = Field("first", description="Which frame of each 1/fps to take.")
     device: Literal["auto", "cpu", "cuda"] = Field(
         "auto", description="Where views are cut; auto: CUDA where there is one."
@@ -100,7 +103,6 @@ class Split360(Recipe):
         return self
 
     def job(self, input: Path, out: Path) -> Job:
-        cv2.setNumThreads(1)  # the engine owns the threads
         rig = self.resolved_rig()
         source = open_source(
             input,
@@ -123,7 +125,7 @@ class Split360(Recipe):
             command=self.command(input),
             source=source,
             out=out,
-            pipeline=self.pipeline(rig, masks, video=source.streams, device=device),
+            make_pipeline=partial(self.pipeline, rig, masks, video=source.streams, device=device),
             device=device,
             check_names=lambda names: self._check_names(rig, names),
             begin=lambda outputs: self._begin(outputs, rig),
@@ -132,6 +134,7 @@ class Split360(Recipe):
 
     def pipeline(self, rig: Rig, masks: MaskFolder | None, *, video: bool, device: str = "cpu") -> Pipeline:
         """Read and decode; for every camera cut and encode; then save."""
+        cv2.setNumThreads(1)  # the engine owns the threads; of every process that works
         cut = Cut(rig, self.interpolation, self.antialias)
         products = [self._views(rig, cut, on_device=device != "cpu")]
         if self.masks:

@@ -1,0 +1,291 @@
+"""Options of a recipe: read, refused, kept in the config, and given again."""
+
+import json
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from lightmill.errors import ChangedConfig, UsageError
+from lightmill.recipes.base import Recipe, is_run_only, option_name
+from lightmill.recipes.join360 import Join360
+from lightmill.recipes.registry import RECIPES, SUMMARIES, recipe_class
+from lightmill.recipes.split360 import Split360
+
+NEVER_REPEATED = {"fresh", "progress", "trace"}  # by `lightmill retry`
+
+# another value than the default for every option, one by one
+OTHER: dict[str, Any] = {
+    "naming": "index",
+    "absolute_paths": True,
+    "limit": 3,
+    "threads": 2,
+    "memory": "1GB",
+    "fresh": True,
+    "durable": True,
+    "max_failures": "5%",
+    "max_pixels": 1000,
+    "zip_limit": "count=5",
+    "progress": "json",
+    "trace": "trace.json",
+    "rig": "cube6",
+    "size": "640x480",
+    "format": "webp",
+    "quality": 80,
+    "subsampling": "444",
+    "interpolation": "cubic",
+    "antialias": "off",
+    "layout": "flat",
+    "masks": "alpha",
+    "mask_polarity": "keep-black",
+    "mask_naming": "colmap",
+    "export": "nerfstudio",
+    "fps": 2,
+    "start": 1,
+    "end": 9,
+    "width": 512,
+    "kind": "mask",
+}
+NEEDED = {"split360": {}, "join360": {"rig": "ring8"}}
+
+COMMON = {
+    "naming": st.sampled_from(["key", "stem", "index"]),
+    "absolute_paths": st.booleans(),
+    "limit": st.none() | st.integers(1, 10**9),
+    "threads": st.integers(0, 999),
+    "memory": st.none() | st.sampled_from(["8GB", "512MiB", "1.5g", "123456"]),
+    "fresh": st.booleans(),
+    "durable": st.booleans(),
+    "max_failures": st.none() | st.sampled_from(["0", "20", "5%", "2.5%", "100%", "0.1%"]),
+    "max_pixels": st.integers(1, 10**12),
+    "zip_limit": st.none() | st.sampled_from(["4GB", "count=5,ratio=3"]),
+    "progress": st.sampled_from(["auto", "rich", "json", "none"]),
+    "trace": st.none() | st.just("trace.json"),
+}
+FORMATS = st.sampled_from(["jpg", "png", "webp", "tiff"])
+SPLIT = COMMON | {
+    "rig": st.sampled_from(["ring8", "cube6", "rigs/mine.yaml", "/there/rig.json"]),
+    "size": st.builds("{}x{}".format, st.integers(1, 65500), st.integers(1, 65500)),
+    "format": FORMATS,
+    "quality": st.integers(1, 100),
+    "subsampling": st.sampled_from(["420", "444"]),
+    "interpolation": st.sampled_from(["linear", "cubic", "lanczos"]),
+    "antialias": st.sampled_from(["auto", "off"]),
+    "layout": st.just("by-camera"),
+    "masks": st.none() | st.sampled_from(["alpha", "masks", "/there/masks"]),
+    "mask_polarity": st.sampled_from(["keep-white", "keep-black"]),
+    "mask_naming": st.sampled_from(["stem", "colmap"]),
+    "export": st.lists(st.sampled_from(["colmap", "nerfstudio", "realityscan"]), unique=True),
+    "fps": st.floats(0.001, 1000),
+    "start": st.none() | st.floats(0, 100),
+    "end": st.none() | st.floats(100.5, 1e6),
+    "pick": st.sampled_from(["first", "sharpest"]),
+    "device": st.sampled_from(["auto", "cpu", "cuda"]),
+}
+JOIN = COMMON | {
+    "rig": st.sampled_from(["full18", "rigs/mine.yaml", "/there/rig.json"]),
+    "width": st.none() | st.integers(2, 65500),
+    "kind": st.sampled_from(["image", "mask"]),
+    "format": FORMATS,
+    "quality": st.integers(1, 100),
+}
+VALUES = {Split360: SPLIT, Join360: JOIN}
+
+
+def given_options(recipe: type[Recipe]) -> st.SearchStrategy[dict[str, Any]]:
+    """Some of a recipe's options, with values as the command line or a YAML file gives them."""
+    needed = {name: VALUES[recipe][name] for name in recipe.positional}
+    optional = {name: values for name, values in VALUES[recipe].items() if name not in needed}
+    return st.fixed_dictionaries(needed, optional=optional).map(
+        lambda options: options | ({"fps": 1.0} if options.get("pick") == "sharpest" and "fps" not in options else {})
+    )
+
+
+def absolute(options: dict[str, Any]) -> dict[str, Any]:
+    """Files and folders in full."""
+    return options | {
+        name: os.path.abspath(options[name])
+        for name in ("rig", "masks")
+        if "." in str(options.get(name)) or options.get("masks") == "masks" == options.get(name)
+    }
+
+
+def test_every_option_of_every_recipe_is_tried_here() -> None:
+    for recipe, values in VALUES.items():
+        assert recipe_class(recipe.name) is recipe
+        missing = set(recipe.model_fields) - set(values)
+        assert missing <= {"workers", "ray"}, missing
+    assert set(RECIPES) == set(SUMMARIES)
+
+
+@pytest.mark.parametrize("recipe", [Split360, Join360])
+@given(data=st.data())
+def test_a_command_means_the_same_run_again(recipe: type[Recipe], data: st.DataObject) -> None:
+    """The options that `retry` uses, through the journal's JSON and from another folder, give the same recipe."""
+    options = data.draw(given_options(recipe))
+    first = recipe.from_values(options)
+    command: Any = json.loads(json.dumps(first.command(Path("in"))))
+    assert command["recipe"] == recipe.name
+    assert command["input"] == os.path.abspath("in")
+    assert not NEVER_REPEATED & set(command["options"])
+    again = recipe.from_values(command["options"])
+    wanted = recipe.from_values(absolute({k: v for k, v in options.items() if k not in NEVER_REPEATED}))
+    assert again == wanted
+    assert again.config(Path("in")) == first.config(Path("in"))
+    assert again.command(Path("in")) == first.command(Path("in"))
+
+
+@pytest.mark.parametrize("recipe", [Split360, Join360])
+@given(data=st.data())
+def test_a_config_holds_all_that_decides_what_comes_out(recipe: type[Recipe], data: st.DataObject) -> None:
+    """It survives JSON, gives the same recipe but for how it is run, and does not depend on how values were written."""
+    first = recipe.from_values(data.draw(given_options(recipe)))
+    config: Any = json.loads(json.dumps(first.config(Path("in"))))
+    assert config == first.config(Path("in"))
+    again = recipe.from_values({name: value for name, value in config.items() if name != "input"})
+    assert again.config(Path("in")) == config
+    decides = {name for name, field in recipe.model_fields.items() if not is_run_only(field)}
+    assert set(config) == decides | {"input"}
+
+
+@pytest.mark.parametrize(
+    ("recipe", "name"), [(r, n) for r in RECIPES for n in recipe_class(r).model_fields if n in OTHER]
+)
+def test_run_only_options_change_no_config_and_all_others_do(recipe: str, name: str) -> None:
+    kind = recipe_class(recipe)
+    plain = kind.from_values(NEEDED[recipe])
+    other = kind.from_values(NEEDED[recipe] | {name: OTHER[name]})
+    assert getattr(plain, name) != getattr(other, name)
+    assert (plain.config(Path("in")) == other.config(Path("in"))) == is_run_only(kind.model_fields[name])
+
+
+def test_what_is_run_only() -> None:
+    run_only = {name for name, field in Recipe.model_fields.items() if is_run_only(field)}
+    assert run_only >= {"limit", "threads", "memory", "fresh", "durable", "max_failures", "progress", "trace"}
+    assert not run_only & {"naming", "absolute_paths"}
+
+
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [
+        ({"fromat": "png"}, "there is no option --fromat; did you mean --format?"),
+        ({"mask_polarty": "x"}, "there is no option --mask-polarty; did you mean --mask-polarity?"),
+        ({"zzz": 1}, "there is no option --zzz"),
+        ({"size": "640"}, "--size '640': a size is written WIDTHxHEIGHT, as in 1920x1080, got '640'"),
+        ({"size": "0x9"}, "--size '0x9': a size is from 1x1 to 65500x65500, got 0x9"),
+        ({"quality": 0}, "--quality 0: input should be greater than or equal to 1"),
+        ({"quality": "101"}, "--quality '101': input should be less than or equal to 100"),
+        ({"quality": "high"}, "--quality 'high': input should be a valid integer"),
+        ({"format": "gif"}, "--format 'gif': input should be 'jpg', 'png', 'webp' or 'tiff'"),
+        ({"export": "colmap,blender"}, "--export .*: input should be 'colmap', 'nerfstudio' or 'realityscan'"),
+        ({"limit": 0}, "--limit 0: input should be greater than or equal to 1"),
+        ({"threads": -1}, "--threads -1: input should be greater than or equal to 0"),
+        ({"memory": "much"}, "--memory 'much': an amount of memory is written as in 800MB or 4GiB, got 'much'"),
+        ({"memory": "0"}, "--memory '0': input should be greater than 0"),
+        ({"max_failures": "half"}, "--max-failures 'half': a number of failures is written as in 20 or 5%, got 'half'"),
+        ({"max_pixels": 0}, "--max-pixels 0: input should be greater than or equal to 1"),
+        ({"fps": "-1"}, "--fps '-1': input should be greater than 0"),
+        ({"quality": 0, "limit": 0}, "--limit 0: .*; --quality 0: "),
+    ],
+)
+def test_refusals_name_the_option_what_it_got_and_what_it_takes(options: dict[str, Any], says: str) -> None:
+    with pytest.raises(UsageError, match=says):
+        Split360.from_values(options)
+
+
+@pytest.mark.parametrize("fps", [float("nan"), float("inf"), "nan", "inf"])
+def test_numbers_are_finite(fps: Any) -> None:
+    with pytest.raises(UsageError, match="--fps"):
+        Split360.from_values({"fps": fps})
+
+
+def test_zip_limit_is_checked_before_anything_is_written(
+    write_waves: Callable[..., Any], split: Callable[..., Any], tmp_path: Path
+) -> None:
+    write_waves(tmp_path / "a.png")
+    with pytest.raises(UsageError, match="--zip-limit"):
+        split(tmp_path / "a.png", zip_limit="colour=3")
+    assert not (tmp_path / "out").exists()
+
+
+def test_texts_with_commas_and_lists_are_one() -> None:
+    texts = Split360.from_values({"export": "colmap,realityscan"})
+    assert texts == Split360.from_values({"export": ["colmap", "realityscan"]})
+    assert texts.export == ("colmap", "realityscan")
+    assert Split360.from_values({"export": ""}).export == ()
+
+
+def test_presets_are_no_files_and_files_are_named_in_full(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "cube6").mkdir()
+    in_config = [
+        Split360.from_values({"rig": rig, "masks": masks}).config(Path("in"))
+        for rig, masks in (("cube6", "alpha"), ("cube6.yaml", "masks"))
+    ]
+    assert (in_config[0]["rig"], in_config[0]["masks"]) == ("cube6", "alpha")
+    assert (in_config[1]["rig"], in_config[1]["masks"]) == (str(tmp_path / "cube6.yaml"), str(tmp_path / "masks"))
+
+
+def test_names_of_options() -> None:
+    assert option_name("mask_polarity") == "--mask-polarity"
+    with pytest.raises(UsageError, match=r"there is no recipe 'spilt360'; did you mean 'split360'\?"):
+        recipe_class("spilt360")
+    with pytest.raises(UsageError, match="there is no recipe 'zzz'; there are split360, join360"):
+        recipe_class("zzz")
+
+
+# --- one OUT, one config ---------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("changed", "says"),
+    [
+        ({"quality": 80}, "quality was 95, now 80"),
+        ({"format": "png"}, "format was jpg, now png"),
+        ({"masks": "alpha"}, "masks was not given, now alpha"),
+        ({"size": "32x24"}, "size was 64x48, now 32x24"),
+        ({"naming": "index"}, "naming was key, now index"),
+        ({"rig": "cube6"}, "rig"),
+    ],
+)
+def test_another_config_in_one_out_is_refused_and_nothing_is_touched(
+    changed: dict[str, Any], says: str, split: Callable[..., Any], write_waves: Callable[..., Any], tmp_path: Path
+) -> None:
+    write_waves(tmp_path / "a.png")
+    made = split(tmp_path / "a.png", rig="horizon4")
+    before = made.contents
+    with pytest.raises(ChangedConfig, match=f"out holds a run with other options: .*{says}.* start anew with --fresh"):
+        split(tmp_path / "a.png", **{"rig": "horizon4"} | changed)
+    assert made.contents == before
+    assert split(tmp_path / "a.png", **{"rig": "horizon4", "fresh": True} | changed).result.ok == 1
+
+
+def test_the_content_of_a_rig_file_is_part_of_the_config(
+    split: Callable[..., Any], write_waves: Callable[..., Any], tmp_path: Path
+) -> None:
+    write_waves(tmp_path / "a.png")
+    rig = tmp_path / "rig.yaml"
+    rig.write_text("rings: [{count: 4}]\n")
+    split(tmp_path / "a.png", rig=str(rig))
+    rig.write_text("# the same, said otherwise\nrings:\n- {count: 4, hfov: 90}\n")
+    assert split(tmp_path / "a.png", rig=str(rig)).result.ok == 1
+    rig.write_text("rings: [{count: 4, hfov: 91}]\n")
+    with pytest.raises(ChangedConfig, match="the content of rig has changed"):
+        split(tmp_path / "a.png", rig=str(rig))
+
+
+def test_how_to_run_may_change_from_run_to_run(
+    split: Callable[..., Any], write_waves: Callable[..., Any], tmp_path: Path
+) -> None:
+    for number in range(3):
+        write_waves(tmp_path / "in" / f"{number}.png", seed=number)
+    split(tmp_path / "in", rig="horizon4", limit=1)
+    how = {"threads": 1, "durable": True, "memory": "1GB", "max_failures": "3", "trace": tmp_path / "trace.json"}
+    parts = split(tmp_path / "in", rig="horizon4", **how)
+    assert parts.result.ok == 3
+    whole = split(tmp_path / "in", "whole", rig="horizon4")
+    assert parts.contents == whole.contents
