@@ -1,10 +1,13 @@
 """The command `lightmill`."""
 
+import os
 import sys
 
 
 def main() -> None:
     """Run the command line; a Ctrl-C while it starts ends without a traceback."""
+    # the engine owns the threads: those that numpy's linear algebra would start only spin beside them
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     try:
         from lightmill.cli import run_command_line
 
