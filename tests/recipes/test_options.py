@@ -24,6 +24,8 @@ OTHER: dict[str, Any] = {
     "absolute_paths": True,
     "limit": 3,
     "threads": 2,
+    "workers": 2,
+    "ray": "auto",
     "memory": "1GB",
     "fresh": True,
     "durable": True,
@@ -57,6 +59,8 @@ COMMON = {
     "absolute_paths": st.booleans(),
     "limit": st.none() | st.integers(1, 10**9),
     "threads": st.integers(0, 999),
+    "workers": st.integers(0, 99),
+    "ray": st.none() | st.sampled_from(["auto", "10.0.0.1:6379"]),
     "memory": st.none() | st.sampled_from(["8GB", "512MiB", "1.5g", "123456"]),
     "fresh": st.booleans(),
     "durable": st.booleans(),
@@ -117,8 +121,7 @@ def absolute(options: dict[str, Any]) -> dict[str, Any]:
 def test_every_option_of_every_recipe_is_tried_here() -> None:
     for recipe, values in VALUES.items():
         assert recipe_class(recipe.name) is recipe
-        missing = set(recipe.model_fields) - set(values)
-        assert missing <= {"workers", "ray"}, missing
+        assert set(recipe.model_fields) == set(values)
     assert set(RECIPES) == set(SUMMARIES)
 
 
@@ -165,7 +168,18 @@ def test_run_only_options_change_no_config_and_all_others_do(recipe: str, name: 
 
 def test_what_is_run_only() -> None:
     run_only = {name for name, field in Recipe.model_fields.items() if is_run_only(field)}
-    assert run_only >= {"limit", "threads", "memory", "fresh", "durable", "max_failures", "progress", "trace"}
+    assert run_only >= {
+        "limit",
+        "threads",
+        "workers",
+        "ray",
+        "memory",
+        "fresh",
+        "durable",
+        "max_failures",
+        "progress",
+        "trace",
+    }
     assert not run_only & {"naming", "absolute_paths"}
 
 
@@ -197,10 +211,11 @@ def test_refusals_name_the_option_what_it_got_and_what_it_takes(options: dict[st
         Split360.from_values(options)
 
 
-@pytest.mark.parametrize("fps", [float("nan"), float("inf"), "nan", "inf"])
-def test_numbers_are_finite(fps: Any) -> None:
-    with pytest.raises(UsageError, match="--fps"):
-        Split360.from_values({"fps": fps})
+@pytest.mark.parametrize("name", ["fps", "start", "end"])
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), "nan", "inf"])
+def test_numbers_are_finite(name: str, value: Any) -> None:
+    with pytest.raises(UsageError, match=f"--{name} .*: input should be a finite number"):
+        Split360.from_values({name: value})
 
 
 def test_zip_limit_is_checked_before_anything_is_written(
