@@ -228,17 +228,24 @@ def written_now(out):
     return Pipeline(Each(lambda ref: b"x", makes="file", name="write"), Save(file="{name}.txt"))
 
 
-def test_split360_is_byte_identical_on_a_cluster_that_is_reached_by_its_address(tmp_path, cluster):
+def test_split360_is_byte_identical_on_a_cluster_that_is_reached_by_its_address(
+    tmp_path, cluster, lightmill_run, monkeypatch
+):
+    monkeypatch.chdir(tmp_path)
     panoramas(tmp_path / "in", 12)
     (tmp_path / "in" / "broken.jpg").write_bytes(b"no picture")
     options = {"size": "160x120", "masks": "alpha", "export": "colmap,nerfstudio", "progress": "none"}
-    one = lightmill.split360(tmp_path / "in", tmp_path / "one", threads=1, **options)
-    two = lightmill.split360(tmp_path / "in", tmp_path / "two", threads=1, workers=3, ray=cluster, **options)
-    assert (one.ok, one.failed) == (two.ok, two.failed) == (12, 1)
+    one = lightmill.split360("in", "one", threads=1, **options)
+    assert (one.ok, one.failed) == (12, 1)
+    words = [word for name, value in options.items() for word in (f"--{name}", value)]
+    paths = ("in", "two")  # relative: they mean the same in the workers
+    two = lightmill_run("split360", *paths, *words, "--ray", cluster, "--workers", 3, "--threads", 1)
+    assert two.code == 3, two.stderr
+    assert "lightmill retry two --only failed" in two.stderr
     found = files_of(tmp_path / "two")
     assert len(found) > 12 * 16
     assert files_of(tmp_path / "one") == found
-    assert ray.is_initialized(), "a Ray that was there before the run is left alone"
+    assert len([node for node in ray.nodes() if node["Alive"]]) == 1, "the cluster is left as it was"
 
 
 # --- the command line, with a Ray of its own -------------------------------------------------------------------------

@@ -284,3 +284,9 @@ def test_a_trace_names_every_stage_of_every_item(tmp_path):
     events = json.loads((tmp_path / "trace.json").read_text())["traceEvents"]
     spans = [(event["name"], event["args"]["item"]) for event in events if event["ph"] == "X"]
     assert sorted(spans) == sorted((stage, key) for stage in ("make", "save") for key in keys(5))
+
+
+def test_a_streaming_source_without_items_is_told_and_other_options_may_follow(tmp_path):
+    with pytest.raises(InputError, match="there is nothing in numbers"):
+        go(tmp_path, Numbers([], streams=True), Work())
+    assert go(tmp_path, Numbers(keys(2), streams=True), Work(), config={"start": 0}).exit_code == 0

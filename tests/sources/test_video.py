@@ -165,7 +165,8 @@ def test_the_first_frame_of_each_interval(clips: dict[str, Path], name: str) -> 
     assert first(start_s=1, end_s=1.2) == list(range(30, 36))
     assert first(start_s=1, end_s=2, fps=2) == [30, 45]
     assert first(start_s=2.95) == [89]
-    assert first(start_s=5) == []
+    with pytest.raises(InputError, match="is 3.0 s long: there is no frame at or after --start 5"):
+        first(start_s=5)
 
 
 def test_the_sharpest_frame_of_each_interval(tmp_path: Path) -> None:
@@ -442,3 +443,8 @@ def test_names_of_any_bytes(clips: dict[str, Path], tmp_path: Path) -> None:
     except (OSError, UnicodeError):
         pytest.skip("this file system takes only UTF-8 names")
     assert next(iter(open_source(path).items())).key == "caf\\xe9 1.mp4#00000.000"
+
+
+def test_a_start_behind_the_end_is_told_before_anything_is_decoded(shared_data):
+    with pytest.raises(InputError, match=r"theta\.mp4 is 40\.1 s long: there is no frame at or after --start 100"):
+        VideoSource(shared_data / "pano/theta.mp4", SourceOptions(start_s=100.0))

@@ -130,7 +130,7 @@ def _as_run_error(what: str) -> Iterator[None]:
     try:
         yield
     except (OSError, RuntimeError, ValueError, ImportError) as error:  # what ray.init raises, after its words
-        reason = " ".join(str(error).split())
+        reason = " ".join(str(error).split()).rstrip(".")
         hint = "`ray start --head` starts a cluster; --workers without --ray needs none"
         raise RunError(f"{what}: {reason[:300]}; {hint}") from error
 

@@ -39,7 +39,7 @@ class Started:
     key: str
 
 
-Event: TypeAlias = "Started | End"
+Event: TypeAlias = Started | End
 
 
 @dataclass(slots=True)

@@ -10,7 +10,6 @@ import signal
 import sys
 import threading
 import time
-from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
@@ -26,6 +25,7 @@ from lightmill.engine.executor import Event, Executor, Started
 from lightmill.engine.items import ENDS, Item, Json, Settled, Source, Status
 from lightmill.engine.journal import End, Journal, Row, outputs_hold, set_aside
 from lightmill.engine.lock import RunLock
+from lightmill.engine.mailbox import Found, Mailbox
 from lightmill.engine.manifest import write_manifests
 from lightmill.engine.naming import Naming, plan_names, printable
 from lightmill.engine.outputs import Outputs
@@ -120,54 +120,6 @@ class RunResult:
         if self.outcome == "interrupted":
             return 130
         return 3 if self.failed else 0
-
-
-@dataclass(frozen=True)
-class Found:
-    """A streaming source came to an item that nobody had listed."""
-
-    key: str
-    position: int
-
-
-class _Mailbox:
-    """Events on their way from the executor's threads to the journal.
-
-    What is finished and not yet in the journal is done again after a kill: at most `most_ends` such items may wait,
-    then the threads do. The driver is woken when half of them do, so that a transaction holds a few items, not one.
-    """
-
-    def __init__(self, most_ends: int) -> None:
-        self._events: deque[Event | Found] = deque()  # append and popleft are atomic
-        self._free = threading.Semaphore(most_ends)
-        self._worth_waking = most_ends // 2
-        self._ends = 0
-        self._wake = threading.Event()
-        self.closed = False
-
-    def put(self, event: "Event | Found") -> None:
-        if isinstance(event, End):
-            self._free.acquire()
-            self._ends += 1  # only a hint: a lost update delays a commit by one tick
-        self._events.append(event)
-        if self._ends >= self._worth_waking:
-            self._wake.set()
-
-    def close(self) -> None:
-        """There will be no more."""
-        self.closed = True
-        self._wake.set()
-
-    def take(self, timeout_s: float) -> "list[Event | Found]":
-        """All that is there, after a while or as soon as it is worth a transaction."""
-        self._wake.wait(timeout_s)
-        self._wake.clear()
-        self._ends = 0
-        return [self._events.popleft() for _ in range(len(self._events))]
-
-    def settle(self, ends: int) -> None:
-        """So many ends are in the journal: as many more may come."""
-        self._free.release(ends) if ends else None
 
 
 @dataclass
@@ -271,7 +223,7 @@ class _Driver:
         self._pipeline = pipeline
         self._journal = journal
         self._outputs = outputs
-        self._mail = _Mailbox(1)  # until the workers are known
+        self._mail = Mailbox(1)  # until the workers are known
         self._trace = Trace() if options.trace else None
         self._interrupted = False
         self._began_unix_s = time.time()
@@ -371,7 +323,7 @@ class _Driver:
                 yield workers
             return
         threads = self._options.threads or _usable_cores()
-        self._mail = _Mailbox(UNCOMMITTED_PER_THREAD * threads)
+        self._mail = Mailbox(UNCOMMITTED_PER_THREAD * threads)
         yield Executor(
             self._pipeline,
             outputs=self._outputs,
@@ -391,7 +343,7 @@ class _Driver:
         with open_fleet(
             workers=options.workers, threads=options.threads, cores=cores, address=options.ray, device=device
         ) as fleet:
-            self._mail = _Mailbox(cluster.UNCOMMITTED_PER_THREAD * fleet.workers * fleet.threads)
+            self._mail = Mailbox(cluster.UNCOMMITTED_PER_THREAD * fleet.workers * fleet.threads)
             setup = Setup(
                 make_pipeline=self._job.make_pipeline,
                 out=Path(os.path.abspath(self._job.out)),
@@ -545,6 +497,9 @@ class _Driver:
 
     def _finish(self, outcome: Outcome, *, whole: bool) -> RunResult:
         journal, outputs = self._journal, self._outputs
+        if outcome == "finished" and not journal.counts():
+            journal.remember(config=None)  # other options may well find something
+            raise InputError(f"there is nothing in {self._job.source.described}")
         exports: list[str] = []
         if outcome == "finished":
             if whole:

@@ -25,7 +25,8 @@ ARCHIVE_LIMIT_HELP = "Limits of a ZIP, as in size=4GB,count=2000000,ratio=500."
 
 
 def _parsed(parse: Callable[[str], Any]) -> BeforeValidator:
-    return BeforeValidator(lambda value: parse(value) if isinstance(value, str) else value)
+    """From text; numbers too, since YAML makes numbers of what looks like one."""
+    return BeforeValidator(lambda value: parse(str(value)) if isinstance(value, str | int | float) else value)
 
 
 SizeOption = Annotated[Size, _parsed(Size.parse), PlainSerializer(str)]

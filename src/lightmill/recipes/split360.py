@@ -121,7 +121,7 @@ class Split360(Recipe):
         return Job(
             recipe=self.name,
             version=self.version(),
-            config=self.config(input) | {"rig": rig_json(rig)},
+            config=self.config(input) | {"rig": rig_json(rig), "device": device},
             command=self.command(input),
             source=source,
             out=out,

@@ -10,7 +10,7 @@ from operator import attrgetter
 from pathlib import Path, PurePath
 
 from lightmill.engine.items import Item, Json, Settled
-from lightmill.errors import UsageError
+from lightmill.errors import InputError, UsageError
 from lightmill.sources import files
 from lightmill.sources.frames import Clip, Frame, Losses, frame_at, open_clip, sound_frames
 from lightmill.sources.options import Pick, SourceOptions
@@ -115,6 +115,11 @@ class VideoSource:
         self._threads = options.threads
         self.described = f"video {files.shown(path)}"
         self.warnings: list[str] = []
+        if self.estimated_count() == 0:
+            raise InputError(
+                f"{files.shown(path)} is {self._clip.duration_s:.1f} s long: there is no frame at or after "
+                f"--start {float(self._sampling.start):g}"
+            )
         if not self._clip.is_square:
             self._warn("has pixels that are not square; its frames are taken as they are stored")
 
