@@ -165,7 +165,7 @@ def test_the_first_frame_of_each_interval(clips: dict[str, Path], name: str) -> 
     assert first(start_s=1, end_s=1.2) == list(range(30, 36))
     assert first(start_s=1, end_s=2, fps=2) == [30, 45]
     assert first(start_s=2.95) == [89]
-    with pytest.raises(InputError, match="is 3.0 s long: there is no frame at or after --start 5"):
+    with pytest.raises(InputError, match=r"is 3\.0 s long: there is no frame at or after --start 5"):
         first(start_s=5)
 
 
