@@ -192,7 +192,15 @@ def status(out: Path, /, *, as_json: Annotated[bool, Parameter(name="--json", ne
     return 0
 
 
-def retry(out: Path, /, *, only: str = "failed", threads: int | None = None, progress: str = "auto") -> int:
+def retry(
+    out: Path,
+    /,
+    *,
+    only: str = "failed",
+    threads: int | None = None,
+    workers: int | None = None,
+    progress: str = "auto",
+) -> int:
     """Do failed items of the run in OUT again, and nothing else.
 
     Parameters
@@ -202,7 +210,9 @@ def retry(out: Path, /, *, only: str = "failed", threads: int | None = None, pro
     only
         Which: `failed`, `failed:STAGE` or `failed:STAGE:CLASS`, as `lightmill status` names them.
     threads
-        CPU threads.
+        CPU threads, instead of as many as the run had.
+    workers
+        Worker processes, likewise; fewer of them leave more memory to each.
     progress
         auto, rich, json or none.
     """
@@ -214,7 +224,9 @@ def retry(out: Path, /, *, only: str = "failed", threads: int | None = None, pro
     if not command:
         raise UsageError(f"the run in {out} says no command that could be given again")
     recipe: Recipe = recipe_class(command["recipe"]).from_values(
-        command["options"] | {"progress": progress} | ({} if threads is None else {"threads": threads})
+        command["options"]
+        | {"progress": progress}
+        | {name: given for name, given in (("threads", threads), ("workers", workers)) if given is not None}
     )
     return _finish(recipe.run(Path(command["input"]), out, retry=wanted), progress)
 

@@ -255,7 +255,7 @@ def test_split360_is_byte_identical_on_a_cluster_that_is_reached_by_its_address(
 @pytest.mark.skipif(sys.platform != "linux", reason="Ray's processes end with their driver on Linux only")
 def test_killed_and_interrupted_drivers_are_resumed_to_the_same_bytes(tmp_path, lightmill_run):
     panoramas(tmp_path / "in", 40, width=2048)
-    size = ("--size", "640x480", "--progress", "none")
+    size = ("--size", "640x480", "--progress", "none", "--threads", 1)
     assert lightmill_run("split360", tmp_path / "in", tmp_path / "one", *size).code == 0
     out = tmp_path / "two"
     for number, code in ((signal.SIGKILL, -signal.SIGKILL), (signal.SIGINT, 130)):
@@ -265,13 +265,13 @@ def test_killed_and_interrupted_drivers_are_resumed_to_the_same_bytes(tmp_path, 
     done = lightmill_run("split360", tmp_path / "in", out, "--workers", 2, *size)
     assert (done.code, done.stderr) == (0, "")
     assert files_of(tmp_path / "one") == files_of(out)
-    assert sum(attempts(out).values()) <= 40 + 2 * 8 * 2
+    assert sum(attempts(out).values()) <= 40 + 2 * 8 * 2  # two stops, two threads
     assert not list(out.rglob(".lm-*"))
 
 
 def run_until_signalled(source, out, options, number, code):
     already = len(list(out.glob("images/*/*.jpg")))
-    command = [sys.executable, "-m", "lightmill", "split360", source, out, "--workers", "2", *options]
+    command = [sys.executable, "-m", "lightmill", "split360", source, out, "--workers", "2", *map(str, options)]
     env = dict(os.environ) | {"PYTHONPATH": str(Path(lightmill.__file__).parents[1])}
     process = subprocess.Popen(command, env=env, stderr=subprocess.PIPE, start_new_session=True)
     deadline = time.monotonic() + 60
