@@ -17,10 +17,8 @@ from itertools import islice
 from pathlib import Path
 from typing import Literal
 
-from lightmill.engine import cluster
 from lightmill.engine.batching import LearntSizes
 from lightmill.engine.buffers import free_memory_bytes
-from lightmill.engine.cluster import RayWorkers, Setup, check_possible, open_fleet
 from lightmill.engine.executor import Event, Executor, Started
 from lightmill.engine.items import ENDS, Item, Json, Settled, Source, Status
 from lightmill.engine.journal import End, Journal, Row, outputs_hold, set_aside
@@ -139,7 +137,9 @@ def run(job: Job, options: RunOptions, *, retry: Callable[[Row], bool] | None = 
     Raises the RunErrors of errors.py; what was done until then is kept, and the same call goes on from there.
     """
     if options.in_processes:
-        check_possible(job.source, trace=options.trace)
+        from lightmill.engine import cluster  # only runs in several processes pay for it
+
+        cluster.check_possible(job.source, trace=options.trace)
     pipeline = job.make_pipeline()  # also where only workers use theirs: what is wired wrong is told before all else
     outputs = Outputs(job.out, durable=options.durable)
     with ExitStack() as stack:
@@ -338,13 +338,15 @@ class _Driver:
 
     @contextmanager
     def _processes(self, chosen: set[int]) -> Iterator[Workers]:
+        from lightmill.engine import cluster
+
         options, device = self._options, self._job.device
         cores = _usable_cores()
-        with open_fleet(
+        with cluster.open_fleet(
             workers=options.workers, threads=options.threads, cores=cores, address=options.ray, device=device
         ) as fleet:
             self._mail = Mailbox(cluster.UNCOMMITTED_PER_THREAD * fleet.workers * fleet.threads)
-            setup = Setup(
+            setup = cluster.Setup(
                 make_pipeline=self._job.make_pipeline,
                 out=Path(os.path.abspath(self._job.out)),
                 folder=os.getcwd(),
@@ -356,7 +358,7 @@ class _Driver:
                 sampled=lambda item: item.position in chosen,
                 learnt=self._journal.learnt(),
             )
-            yield RayWorkers(fleet, setup, emit=self._mail.put)
+            yield cluster.RayWorkers(fleet, setup, emit=self._mail.put)
 
     def _work(self, workers: Workers, plan: _Plan, progress: Progress) -> Outcome:
         def work() -> None:

@@ -9,7 +9,6 @@ point is measured from the middle of the picture; `perspective` is a lens withou
 import json
 import uuid
 from typing import Final, Literal, TypeAlias
-from xml.sax.saxutils import quoteattr
 
 from lightmill.export.rigfile import camera_angles
 from lightmill.ops.rig import Camera, Rig
@@ -63,7 +62,7 @@ def xmp(camera: Camera, rig: Rig, *, rig_id: str, instance_id: str, pose_index: 
     }
     if tie == "rig":
         attributes |= {"Rig": rig_id, "RigInstance": instance_id, "RigPoseIndex": str(pose_index)}
-    written = "".join(f"\n      xcr:{name}={quoteattr(value)}" for name, value in attributes.items())
+    written = "".join(f'\n      xcr:{name}="{_escaped(value)}"' for name, value in attributes.items())
     cam_from_pano = camera.pano_from_cam().T + 0.0  # no -0.0
     rotation = " ".join(map(repr, cam_from_pano.ravel().tolist()))
     return f"""\
@@ -77,6 +76,11 @@ def xmp(camera: Camera, rig: Rig, *, rig_id: str, instance_id: str, pose_index: 
   </rdf:RDF>
 </x:xmpmeta>
 """  # the program's own spelling: DistortionCoeficients
+
+
+def _escaped(text: str) -> str:
+    """For an attribute in double quotes. The library's own function would bring the network packages with it."""
+    return text.replace("&", "&amp;").replace("<", "&lt;").replace('"', "&quot;")
 
 
 def _focal_35mm(camera: Camera, rig: Rig) -> float:
