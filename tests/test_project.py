@@ -101,11 +101,10 @@ def test_import_lightmill_loads_nothing_heavy() -> None:
 )
 def test_help_loads_nothing_heavy(command: tuple[str, ...], shows: str, banned: set[str]) -> None:
     loaded = loaded_after(f"""
-        from lightmill.__main__ import main
+        from lightmill.cli import run_command_line
 
-        sys.argv = {["lightmill", *command, "--help"]!r}
         with contextlib.redirect_stdout(io.StringIO()) as shown, contextlib.suppress(SystemExit):
-            main()
+            run_command_line({[*command, "--help"]!r})
         assert {shows!r} in shown.getvalue(), shown.getvalue()
     """)
     assert sorted(loaded & banned) == []

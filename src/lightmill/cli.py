@@ -1,5 +1,6 @@
 """The command line: parses, calls one function, maps the end to an exit code. Knows recipes, nothing of pictures."""
 
+import gc
 import inspect
 import json
 import sys
@@ -32,6 +33,8 @@ def run_command_line(arguments: list[str]) -> int:
     arguments = [argument for argument in arguments if argument != "--debug"]
     try:
         app = _app(arguments[0] if arguments else "")
+        gc.freeze()  # what is imported stays: the collector need not look at it again
+        gc.enable()
         code = app(arguments, exit_on_error=False, print_error=False, result_action="return_value")
         return int(code or 0)
     except CycloptsError as error:
