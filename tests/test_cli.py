@@ -54,7 +54,7 @@ def test_all_well_is_0(run: Callable[..., Any], panoramas: Path, tmp_path: Path)
     code, printed, said = run("split360", panoramas, tmp_path / "out", *SMALL)
     assert code == 0
     assert printed == ""  # what is printed is for programs: only `status`, `report` and `rigs` have any
-    closing = said.splitlines()[-2:]
+    closing = [json.loads(line)["text"] for line in said.splitlines()[-2:]]
     assert re.fullmatch(r"done: 3 items ok, 0 failed in .*", closing[0])
     assert closing[1] == f"report: {tmp_path / 'out' / 'report.html'}"
 
@@ -233,7 +233,8 @@ def test_progress_json_is_lines_of_json(run: Callable[..., Any], panoramas: Path
     Image.new("RGB", (64, 64)).save(panoramas / "b.png")
     code, printed, said = run("split360", panoramas, tmp_path / "out", *SMALL, "--progress", "json")
     assert (code, printed) == (3, "")
-    events = [json.loads(line) for line in said.splitlines() if line.startswith("{")]
+    everything = [json.loads(line) for line in said.splitlines()]  # and nothing but JSON
+    events = [line for line in everything if line["event"] != "message"]
     assert [events[0]["event"], events[-1]["event"]] == ["start", "finish"]
     assert events[0]["title"] == f"split360: folder {panoramas}"
     finish = events[-1]
@@ -241,8 +242,8 @@ def test_progress_json_is_lines_of_json(run: Callable[..., Any], panoramas: Path
     assert finish["counts"] == {"ok": 2, "recovered": 0, "filtered": 0, "failed": 1}
     assert (finish["total"], finish["ended"]) == (3, 3)
     assert finish["failures"] == {"read:WrongAspect": 1}
-    others = [line for line in said.splitlines() if not line.startswith("{")]
-    assert others[0].startswith("done: 2 items ok, 1 failed")
+    messages = [line["text"] for line in everything if line["event"] == "message"]
+    assert messages[0].startswith("done: 2 items ok, 1 failed")
 
 
 def test_trace_opens_in_a_trace_viewer(run: Callable[..., Any], panoramas: Path, tmp_path: Path) -> None:

@@ -18,6 +18,7 @@ from lightmill.recipes.registry import RECIPES, SUMMARIES, recipe_class
 
 if TYPE_CHECKING:
     from lightmill.engine.journal import Row
+    from lightmill.engine.progress import Mode
     from lightmill.engine.run import RunResult
     from lightmill.recipes.base import Recipe
 
@@ -160,16 +161,19 @@ def _from_file(path: str | None) -> dict[str, Any]:
     return {str(key).replace("-", "_"): value for key, value in found.items()}
 
 
-def _finish(result: "RunResult", progress: str) -> int:
-    from lightmill.engine.progress import final_summary
+def _finish(result: "RunResult", progress: "Mode") -> int:
+    """Warnings and closing lines, in the form of the progress before them: what reads JSON lines gets nothing else."""
+    from lightmill.engine.progress import final_summary, open_progress
 
+    say = open_progress(progress).say
     for warning in result.warnings:
-        sys.stderr.write(f"warning: {_shown(warning)}\n")
+        say(f"warning: {warning}")
     if progress != "none" or result.exit_code:
         lines = final_summary(
             result.counts, outcome=result.outcome, wall_s=result.wall_s, out=result.out, report=result.report
         )
-        sys.stderr.write(lines + "\n")
+        for line in lines.splitlines():
+            say(line)
     return result.exit_code
 
 
@@ -202,7 +206,7 @@ def retry(
     only: str = "failed",
     threads: int | None = None,
     workers: int | None = None,
-    progress: str = "auto",
+    progress: Literal["auto", "rich", "json", "none"] = "auto",
 ) -> int:
     """Do failed items of the run in OUT again, and nothing else.
 
