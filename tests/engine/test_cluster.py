@@ -20,13 +20,13 @@ import ray
 
 import lightmill
 from lightmill.engine.cluster import Fleet, RayWorkers, Setup, WorkerProcess, _connect, _fleet, check_possible
-from lightmill.engine.executor import Started
 from lightmill.engine.items import Filtered, Item, Status
 from lightmill.engine.journal import Journal
 from lightmill.engine.pipeline import Pipeline
 from lightmill.engine.run import Job, RunOptions, run
 from lightmill.engine.stages import Batch, Each, Save
 from lightmill.engine.summary import SHEET
+from lightmill.engine.work import Started
 from lightmill.errors import OutputError, RunError, TooManyFailures, UsageError
 from lightmill.types import Budget
 

@@ -10,12 +10,13 @@ import numpy as np
 import pytest
 
 from lightmill.engine.batching import LearntSizes
-from lightmill.engine.executor import Executor, Started, for_people
+from lightmill.engine.executor import Executor
 from lightmill.engine.items import Filtered, Item, Status
 from lightmill.engine.journal import End
 from lightmill.engine.outputs import Outputs
 from lightmill.engine.pipeline import Pipeline
 from lightmill.engine.stages import Batch, Each, Fan, Save, To
+from lightmill.engine.work import Started, for_people
 from lightmill.errors import DecodeError, OutputError
 
 torch = pytest.importorskip("torch")

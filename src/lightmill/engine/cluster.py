@@ -29,12 +29,13 @@ from typing import Any
 from lightmill import __version__
 from lightmill.engine.batching import LearntSizes
 from lightmill.engine.buffers import free_memory_bytes
-from lightmill.engine.executor import Event, Executor, Started, for_people, peak_rss_bytes
+from lightmill.engine.executor import Executor, peak_rss_bytes
 from lightmill.engine.items import Item, Source, Status
 from lightmill.engine.journal import STATE, End
 from lightmill.engine.outputs import Outputs
 from lightmill.engine.pipeline import Pipeline
 from lightmill.engine.record import QueueFill, StageTime
+from lightmill.engine.work import Event, Started, for_people
 from lightmill.errors import LightmillError, MissingExtra, OutputError, RunError, UsageError
 
 # What a worker holds and what waits for the journal may have to be done again after a kill: 8 items a thread in all.

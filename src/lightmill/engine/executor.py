@@ -8,52 +8,38 @@ Nothing here writes the journal: what happens to items leaves as events, in the 
 """
 
 import copy
-import re
 import sys
 import threading
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from time import perf_counter
-from typing import Any, TypeAlias
+from typing import Any
 
-from lightmill.engine.batching import LearntSizes, run_in_batches, signature
+from lightmill.engine.batching import LearntSizes, run_in_batches
 from lightmill.engine.buffers import Buffers, MemoryBudget, nbytes
 from lightmill.engine.items import Filtered, Item, Notes, Status
 from lightmill.engine.journal import End
-from lightmill.engine.naming import fitted
 from lightmill.engine.outputs import Outputs
 from lightmill.engine.pipeline import Pipeline, Segment
 from lightmill.engine.record import QueueFill, StageTime
-from lightmill.engine.stages import GIVEN, Batch, Each, Fan, Save, Stage, To, item_seed
+from lightmill.engine.stages import GIVEN, Batch, Each, Fan, Save, Stage
 from lightmill.engine.trace import Trace
-from lightmill.errors import ItemError, OutputError, RunError
+from lightmill.engine.work import (
+    Clock,
+    Event,
+    Started,
+    Work,
+    by_signature,
+    call_batch,
+    caller,
+    files_of,
+    flat,
+    for_people,
+)
+from lightmill.errors import OutputError, RunError
 
 LOOK_AHEAD = 16  # items a thread that are listed but not begun
-
-
-@dataclass(frozen=True)
-class Started:
-    """An item was taken up."""
-
-    key: str
-
-
-Event: TypeAlias = Started | End
-
-
-@dataclass(slots=True)
-class _Work:
-    """An item under way."""
-
-    item: Item
-    values: dict[str, Any]
-    notes: Notes
-    outputs: dict[str, tuple[str, int]] = field(default_factory=dict)
-    stage: str = ""  # where it is, for the message when it fails
-    held: Any = None  # its share of the memory budget
-    size: int = 0  # bytes of its fields while it lies in a queue
-    abandoned: bool = False  # no output can be written any more: it is neither ended nor passed on
 
 
 @dataclass
@@ -63,7 +49,7 @@ class _Queue:
     name: str
     capacity_bytes: int
     most: int | None = None  # items, for the queue of what is not begun
-    works: deque[_Work] = field(default_factory=deque)
+    works: deque[Work] = field(default_factory=deque)
     used_bytes: int = 0
     samples: int = 0
     sum_share: float = 0.0
@@ -79,11 +65,11 @@ class _Queue:
     def is_half_empty(self) -> bool:
         return self.used_bytes <= self.capacity_bytes // 2 and (self.most is None or len(self.works) <= self.most // 2)
 
-    def put(self, work: _Work) -> None:
+    def put(self, work: Work) -> None:
         self.works.append(work)
         self.used_bytes += work.size
 
-    def get(self) -> _Work:
+    def get(self) -> Work:
         work = self.works.popleft()
         self.used_bytes -= work.size
         return work
@@ -93,24 +79,6 @@ class _Queue:
         if self.most is not None:
             return min(len(self.works) / self.most, 1.0)
         return min(self.used_bytes / self.capacity_bytes, 1.0)
-
-
-class _Clock:
-    """Busy time by stage, of one thread: no lock in the hot path."""
-
-    def __init__(self, trace: Trace | None) -> None:
-        self.times: dict[str, list[float]] = {}
-        self._trace = trace
-
-    def add(self, name: str, key: str, began: float) -> None:
-        ended = perf_counter()
-        entry = self.times.get(name)
-        if entry is None:
-            entry = self.times[name] = [0.0, 0]
-        entry[0] += ended - began
-        entry[1] += 1
-        if self._trace:
-            self._trace.add(name, "stage", threading.current_thread().name, began, ended, {"item": key})
 
 
 class Executor:
@@ -155,8 +123,8 @@ class Executor:
         self._samples = self._starved = 0
         self._stopping = False
         self.fatal: BaseException | None = None
-        self._clocks: list[_Clock] = []
-        self._calls = {stage.name: _caller(stage) for stage in _flat(pipeline.stages)}
+        self._clocks: list[Clock] = []
+        self._calls = {stage.name: caller(stage) for stage in flat(pipeline.stages)}
         self._running: list[threading.Thread] = []
 
     # --- life --------------------------------------------------------------------------------------------------------
@@ -202,8 +170,8 @@ class Executor:
                 total = totals.setdefault(name, [0.0, 0])
                 total[0] += busy
                 total[1] += calls
-        kinds = {stage.name: segment.name for segment in self._pipeline.segments for stage in _flat(segment.stages)}
-        order = {stage.name: i for i, stage in enumerate(_flat(self._pipeline.stages))}
+        kinds = {stage.name: segment.name for segment in self._pipeline.segments for stage in flat(segment.stages)}
+        order = {stage.name: i for i, stage in enumerate(flat(self._pipeline.stages))}
         device = {s.name for segment in self._pipeline.segments if segment.on_device for s in segment.stages}
         return [
             StageTime(name, "device" if name in device else "cpu" if name in kinds else "within", busy, int(calls))
@@ -273,7 +241,7 @@ class Executor:
                 # one waiter is enough where all of them are CPU threads; a device thread would swallow the call
                 self._changed.notify_all() if self._pipeline.has_device else self._changed.notify()
 
-    def _begin(self, item: Item) -> _Work:
+    def _begin(self, item: Item) -> Work:
         notes = Notes(item.meta, sampled=self._sampled(item))
         values = {
             **item.fields,
@@ -285,7 +253,7 @@ class Executor:
             "buffers": self._buffers,
         }
         item.fields = {}
-        return _Work(item, values, notes, size=sum(nbytes(values[name]) for name in self._pipeline.given))
+        return Work(item, values, notes, size=sum(nbytes(values[name]) for name in self._pipeline.given))
 
     # --- CPU segments ------------------------------------------------------------------------------------------------
 
@@ -299,7 +267,7 @@ class Executor:
             end = self._through(segment, work, clock)
             self._pass_on(index, work, end)
 
-    def _next_task(self) -> tuple[int, _Work] | None:
+    def _next_task(self) -> tuple[int, Work] | None:
         """Wait for an item that a CPU segment can take; None when there will be no more."""
         with self._changed:
             while True:
@@ -322,7 +290,7 @@ class Executor:
         fed = self._fed or self._stopping
         return fed and not any(queue.works for queue in self._queues[:index]) and not any(self._active[:index])
 
-    def _through(self, segment: Segment, work: _Work, clock: _Clock) -> End | None:
+    def _through(self, segment: Segment, work: Work, clock: Clock) -> End | None:
         """One item through a fused segment; its End where it does not go on."""
         try:
             for stage, drops in zip(segment.stages, segment.drops, strict=True):
@@ -344,7 +312,7 @@ class Executor:
                 work.held = None
         return None
 
-    def _do(self, stage: Stage, work: _Work, clock: _Clock) -> None:
+    def _do(self, stage: Stage, work: Work, clock: Clock) -> None:
         if isinstance(stage, Fan):
             self._fan(stage, work, clock)
             return
@@ -361,7 +329,7 @@ class Executor:
         if work.notes.spans:
             self._take_spans(work, clock)
 
-    def _fan(self, fan: Fan, work: _Work, clock: _Clock) -> None:
+    def _fan(self, fan: Fan, work: Work, clock: Clock) -> None:
         gathered: dict[str, dict[str, Any]] = {name: {} for name in fan.gathers.values()}
         for part, value in fan.over.items():
             work.values[fan.part] = value
@@ -378,7 +346,7 @@ class Executor:
         work.values.pop(fan.part, None)
         work.values.update(gathered)
 
-    def _take_spans(self, work: _Work, clock: _Clock) -> None:
+    def _take_spans(self, work: Work, clock: Clock) -> None:
         for name, began, ended in work.notes.spans:
             entry = clock.times.setdefault(name, [0.0, 0])
             entry[0] += ended - began
@@ -387,11 +355,11 @@ class Executor:
                 self._trace.add(name, "span", threading.current_thread().name, began, ended, {"item": work.item.key})
         work.notes.spans.clear()
 
-    def _save(self, stage: Save, work: _Work) -> None:
+    def _save(self, stage: Save, work: Work) -> None:
         written: list[str] = []
         try:
             for field_name, to in stage.files.items():
-                for label, path, data in _files(field_name, to, work):
+                for label, path, data in files_of(field_name, to, work):
                     size = self._outputs.write(path, data)
                     written.append(path)
                     work.outputs[label] = (path, size)
@@ -400,7 +368,7 @@ class Executor:
                 self._outputs.discard(path)
             raise
 
-    def _pass_on(self, index: int, work: _Work, end: End | None) -> None:
+    def _pass_on(self, index: int, work: Work, end: End | None) -> None:
         """Hand an item to the next segment, or tell how it ended."""
         last = index + 1 == len(self._queues)
         if end is None and last and not work.abandoned:
@@ -435,7 +403,7 @@ class Executor:
             for stage in reversed(loaded):
                 stage.function.unload()
 
-    def _next_works(self, index: int, most: int) -> list[_Work]:
+    def _next_works(self, index: int, most: int) -> list[Work]:
         """What lies ready, up to a batch: while the device works, the next batch gathers by itself."""
         queue = self._queues[index]
         with self._changed:
@@ -445,14 +413,14 @@ class Executor:
             self._changed.notify_all()
             return works
 
-    def _batch_through(self, index: int, segment: Segment, works: list[_Work], clock: _Clock) -> None:
+    def _batch_through(self, index: int, segment: Segment, works: list[Work], clock: Clock) -> None:
         ends: dict[int, End] = {}
         for stage, drops in zip(segment.stages, segment.drops, strict=True):
             assert isinstance(stage, Batch)
             going = [work for work in works if id(work) not in ends]
             for work in going:
                 work.stage = stage.name
-            for what, group in _by_signature(stage, going, self._device).items():
+            for what, group in by_signature(stage, going, self._device).items():
                 began = perf_counter()
                 self._run_group(stage, what, group, ends)
                 clock.add(stage.name, group[0].item.key, began)
@@ -462,10 +430,10 @@ class Executor:
         for work in works:
             self._pass_on(index, work, ends.get(id(work)))
 
-    def _run_group(self, stage: Batch, what: str, group: list[_Work], ends: dict[int, End]) -> None:
+    def _run_group(self, stage: Batch, what: str, group: list[Work], ends: dict[int, End]) -> None:
         failed = object()
 
-        def note_failure(work: _Work, error: BaseException) -> Any:
+        def note_failure(work: Work, error: BaseException) -> Any:
             ends[id(work)] = (
                 self._ended(work, Status.FILTERED, error=str(error))
                 if isinstance(error, Filtered)
@@ -474,7 +442,7 @@ class Executor:
             return failed
 
         results = run_in_batches(
-            lambda chunk: _call_batch(stage, stage.function, chunk),
+            lambda chunk: call_batch(stage, stage.function, chunk),
             group,
             what=what,
             most=stage.size,
@@ -487,7 +455,7 @@ class Executor:
             if result is not failed:
                 work.values.update(zip(stage.makes, result, strict=True))
 
-    def _on_cpu(self, stage: Batch, work: _Work) -> Any:
+    def _on_cpu(self, stage: Batch, work: Work) -> Any:
         """One item that does not fit on the device, on the CPU."""
         if self._device == "cpu":
             raise RunError(
@@ -496,13 +464,13 @@ class Executor:
         function = copy.copy(stage.function)
         function.load("cpu")
         try:
-            return _call_batch(stage, function, [work])[0]
+            return call_batch(stage, function, [work])[0]
         finally:
             function.unload()
 
     # --- ends --------------------------------------------------------------------------------------------------------
 
-    def _ended(self, work: _Work, status: Status, *, error: str = "", error_class: str = "") -> End:
+    def _ended(self, work: Work, status: Status, *, error: str = "", error_class: str = "") -> End:
         if status is Status.OK and work.notes.recovery:
             status, error = Status.RECOVERED, work.notes.recovery
         good = status in (Status.OK, Status.RECOVERED)
@@ -518,23 +486,15 @@ class Executor:
             pixels=work.notes.pixels,
         )
 
-    def _failed(self, work: _Work, error: BaseException) -> End:
+    def _failed(self, work: Work, error: BaseException) -> End:
         for path, _ in work.outputs.values():
             self._outputs.discard(path)
         return self._ended(work, Status.FAILED, error=for_people(error), error_class=type(error).__name__)
 
-    def _new_clock(self) -> _Clock:
-        clock = _Clock(self._trace)
+    def _new_clock(self) -> Clock:
+        clock = Clock(self._trace)
         self._clocks.append(clock)
         return clock
-
-
-def for_people(error: BaseException) -> str:
-    """One line without addresses: an ItemError's own words, anything else with its class before it."""
-    text = " ".join(re.sub(r"\s*(at )?0x[0-9a-fA-F]{6,}", "", str(error)).split())
-    if isinstance(error, ItemError | RunError):
-        return text
-    return f"{type(error).__name__}: {text}" if text else type(error).__name__
 
 
 def peak_rss_bytes() -> int:
@@ -547,65 +507,8 @@ def peak_rss_bytes() -> int:
     return peak if sys.platform == "darwin" else peak * 1024
 
 
-def _flat(stages: Iterable[Stage]) -> Iterator[Stage]:
-    for stage in stages:
-        if isinstance(stage, Fan):
-            yield from stage.stages
-        else:
-            yield stage
-
-
-def _caller(stage: Stage) -> Callable[[_Work], None]:
-    """What calls an Each with an item's values and keeps what it makes; looked at once, used for every item."""
-    if not isinstance(stage, Each):
-        return lambda _: None
-    function, needs, makes = stage.function, stage.needs, stage.makes
-    bound = dict(stage.bound)
-    seed = bound.pop("seed", None)
-
-    def call(work: _Work) -> None:
-        values = work.values
-        arguments = {name: values[name] for name in needs}
-        if seed is not None:
-            arguments["seed"] = item_seed(seed, work.item.key, stage.name)
-        made = function(**arguments, **bound)
-        if len(makes) == 1:
-            values[makes[0]] = made
-        elif makes:
-            values.update(zip(makes, made, strict=True))
-
-    return call
-
-
-def _call_batch(stage: Batch, function: Callable[..., Any], works: list[_Work]) -> list[tuple[Any, ...]]:
-    """The batch function over some items: a tuple of made values for each."""
-    made = function(**{name: [work.values[name] for work in works] for name in stage.needs})
-    lists = (made,) if len(stage.makes) == 1 else made
-    for name, values in zip(stage.makes, lists, strict=True):
-        if len(values) != len(works):
-            raise RunError(f"stage {stage.name!r} made {len(values)} {name!r} for {len(works)} items")
-    return list(zip(*lists, strict=True))
-
-
-def _by_signature(stage: Batch, works: list[_Work], device: str) -> dict[str, list[_Work]]:
-    groups: dict[str, list[_Work]] = {}
-    for work in works:
-        values = [work.values[name] for name in stage.needs]
-        groups.setdefault(f"{stage.name} on {device}: {signature(values)}", []).append(work)
-    return groups
-
-
 def _free_device_memory(device: str) -> None:
     if device.startswith("cuda"):
         import torch
 
         torch.cuda.empty_cache()
-
-
-def _files(field_name: str, to: To, work: _Work) -> Iterator[tuple[str, str, bytes]]:
-    """(label, path, bytes) of what a field is saved as."""
-    value = work.values[field_name]
-    parts: Mapping[str, bytes] = value if isinstance(value, Mapping) else {"": value}
-    for part, data in parts.items():
-        path = fitted(to.path.replace("{part}", part).replace("{name}", work.item.name))
-        yield (to.label.replace("{part}", part) or part or field_name), path, data

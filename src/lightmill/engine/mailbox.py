@@ -4,8 +4,8 @@ import threading
 from collections import deque
 from dataclasses import dataclass
 
-from lightmill.engine.executor import Event
 from lightmill.engine.journal import End
+from lightmill.engine.work import Event
 
 
 @dataclass(frozen=True)

@@ -19,7 +19,7 @@ from typing import Literal
 
 from lightmill.engine.batching import LearntSizes
 from lightmill.engine.buffers import free_memory_bytes
-from lightmill.engine.executor import Event, Executor, Started
+from lightmill.engine.executor import Executor
 from lightmill.engine.items import ENDS, Item, Json, Settled, Source, Status
 from lightmill.engine.journal import End, Journal, Row, outputs_hold, set_aside
 from lightmill.engine.lock import RunLock
@@ -32,6 +32,7 @@ from lightmill.engine.progress import Progress, Snapshot, open_progress
 from lightmill.engine.record import Session
 from lightmill.engine.summary import SHEET, report_data, write_reports
 from lightmill.engine.trace import Trace
+from lightmill.engine.work import Event, Started
 from lightmill.engine.workers import Workers
 from lightmill.errors import ChangedConfig, InputError, LightmillError, OutputError, TooManyFailures
 from lightmill.types import Budget
@@ -548,10 +549,14 @@ def _usable_cores() -> int:
 
 
 def _spread(total: int | None) -> set[int]:
-    """Positions for the contact sheet: evenly spread where the total is known, else the first."""
-    if total is None or total <= SHEET:
+    """Positions for the contact sheet: evenly spread where the total is known, else the first.
+
+    Thumbnails of a quarter of the items at most, so that a short run is not spent on them.
+    """
+    if total is None or total <= 3:
         return set(range(SHEET))
-    return {round(i * (total - 1) / (SHEET - 1)) for i in range(SHEET)}
+    count = min(SHEET, max(total // 4, 3))
+    return {round(i * (total - 1) / (count - 1)) for i in range(count)}
 
 
 def _thinned(series: list[tuple[float, int, int]], most: int = 600) -> list[tuple[float, int, int]]:
