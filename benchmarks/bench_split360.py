@@ -1,6 +1,6 @@
 """`lightmill split360` as a whole process, beside the loop of the same calls that one would write instead.
 
-    python benchmarks/bench_split360.py [--frames 12] [--width 7680] [--size 1920x1080] [--threads 2] [--rounds 3]
+    python benchmarks/bench_split360.py [--frames 12] [--width 7680] [--size 1920x1080] [--threads 2] [--rounds 5]
 
 Panoramas of the sample scene are enlarged and given grain, so that their JPEGs are as large as a camera's. The bare
 loop runs in a fresh Python too: it builds the maps, then decodes into one buffer a thread, remaps, encodes and writes;
@@ -125,7 +125,7 @@ def main() -> int:
     parser.add_argument("--width", type=int, default=7680)
     parser.add_argument("--size", type=Size.parse, default=Size(1920, 1080))
     parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--bare", nargs=2, metavar=("FRAMES", "OUT"), help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.bare:
