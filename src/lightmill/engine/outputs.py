@@ -6,7 +6,7 @@ import platform
 import re
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from hashlib import blake2b
 from pathlib import Path
 
@@ -36,42 +36,40 @@ class Outputs:
 
         Raises OutputError where no file can be written any more (disk full, read-only); OSError where this one cannot.
         """
+        with self._growing(path) as (temporary, target):
+            _write_file(temporary, data, durable=self.durable)
+            os.replace(temporary, target)
+        return len(data)
+
+    def write_if_changed(self, path: str, chunks: Iterator[bytes]) -> bool:
+        """Write what the chunks make up, unless the file holds just that. Returns whether it was written."""
+        with self._growing(path) as (temporary, target):
+            with open(temporary, "wb") as file:
+                file.writelines(chunks)
+                file.flush()
+                if self.durable:
+                    os.fsync(file.fileno())
+            if same_content(temporary, target):
+                os.remove(temporary)
+                return False
+            os.replace(temporary, target)
+        return True
+
+    @contextmanager
+    def _growing(self, path: str) -> Iterator[tuple[str, str]]:
+        """(temporary, final) name of a file; the temporary one does not outlive an error."""
         folder, _, name = path.rpartition("/")
         self._make_folder(folder)
         target = os.path.join(self.root, path)
         temporary = os.path.join(self.root, folder, temporary_name(name))
         with writing(target):
             try:
-                _write_file(temporary, data, durable=self.durable)
-                os.replace(temporary, target)
+                yield temporary, target
             except BaseException:
                 _remove(temporary)
                 raise
             if self.durable:
                 _sync_folder(os.path.join(self.root, folder))
-        return len(data)
-
-    def write_if_changed(self, path: str, chunks: Iterator[bytes]) -> bool:
-        """Write what the chunks make up, unless the file holds just that. Returns whether it was written."""
-        folder, _, name = path.rpartition("/")
-        self._make_folder(folder)
-        target = os.path.join(self.root, path)
-        temporary = os.path.join(self.root, folder, temporary_name(name))
-        with writing(target):
-            try:
-                with open(temporary, "wb") as file:
-                    file.writelines(chunks)
-                    file.flush()
-                    if self.durable:
-                        os.fsync(file.fileno())
-                if same_content(temporary, target):
-                    os.remove(temporary)
-                    return False
-                os.replace(temporary, target)
-            except BaseException:
-                _remove(temporary)
-                raise
-        return True
 
     def holds(self, path: str, size: int) -> bool:
         """Whether the file is there with that size."""
