@@ -8,6 +8,7 @@ LightmillError
 │   ├── ChangedConfig     OUT holds a run with other options
 │   ├── NameCollision     two items would write one file
 │   ├── MissingExtra      an optional package is not installed
+│   ├── ModelError        a model cannot be had or loaded: offline, gated, too large, of another kind
 │   └── TooManyFailures   --max-failures was reached
 └── ItemError             one item fails, the run goes on
     ├── SourceError       its bytes cannot be read
@@ -56,6 +57,10 @@ class NameCollision(RunError):
 
 class MissingExtra(RunError):
     """An optional package is not installed; the message says which extra brings it."""
+
+
+class ModelError(RunError):
+    """A model cannot be had or loaded; the message says what to do."""
 
 
 class TooManyFailures(RunError):

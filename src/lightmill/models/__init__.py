@@ -1,0 +1,1 @@
+"""Models behind small protocols: segmenters, decomposers, normal estimators, scorers."""
