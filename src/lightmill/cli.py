@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, Union, get_args, get_
 from cyclopts import App, CycloptsError, Parameter
 
 from lightmill import __version__
-from lightmill.errors import LightmillError, UsageError
+from lightmill.errors import InputError, LightmillError, UsageError
 from lightmill.recipes.registry import RECIPES, SUMMARIES, recipe_class
 
 if TYPE_CHECKING:
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from lightmill.recipes.base import Recipe
 
 _UNIONS = (Union, UnionType)
+OUT_HELP = "The folder for everything that is made; a run in it is continued."
 INTRODUCTION = """Piles of pictures in, training-ready data sets out: fast, exact, and none lost.
 
 The same command again goes on where the last one ended."""
@@ -87,17 +88,17 @@ def _recipe_command(name: str) -> Callable[..., int]:
     recipe = recipe_class(name)
 
     def command(input: str, *middle: str, **values: Any) -> int:
-        out = middle[-1]
         given = {field: value for field, value in values.items() if value is not None}
-        given |= dict(zip(recipe.positional, middle[:-1], strict=True))
+        given |= dict(zip(recipe.positional, middle, strict=False))
         options = _from_file(given.pop("config", None)) | given
         chosen = recipe.from_values(options)
-        return _finish(chosen.run(Path(input), Path(out)), chosen.progress)
+        out = Path(middle[-1]) if len(middle) > len(recipe.positional) else chosen.default_out(Path(input))
+        return _finish(chosen.run(Path(input), out), chosen.progress)
 
     parameters = [
         _positional(recipe.input_name, recipe.input_help),
         *(_positional(field, recipe.model_fields[field].description or "") for field in recipe.positional),
-        _positional("out", "The folder for everything that is made; a run in it is continued."),
+        _positional("out", OUT_HELP, optional=recipe.out_is_optional),
         *(_option(name, about) for name, about in recipe.model_fields.items() if name not in recipe.positional),
         _parameter("config", str, "A YAML file with options (`fps: 2`); the command line goes before it.", "Common"),
         _parameter("debug", bool, "Show tracebacks.", "Common"),
@@ -108,21 +109,23 @@ def _recipe_command(name: str) -> Callable[..., int]:
     return command
 
 
-def _positional(name: str, text: str) -> inspect.Parameter:
-    kind = inspect.Parameter.POSITIONAL_ONLY
-    return inspect.Parameter(name, kind, annotation=Annotated[str, Parameter(help=text, allow_leading_hyphen=True)])
+def _positional(name: str, text: str, *, optional: bool = False) -> inspect.Parameter:
+    about = Parameter(help=text, allow_leading_hyphen=True, show_default=False)
+    default = None if optional else inspect.Parameter.empty
+    annotation = Annotated[str | None, about] if optional else Annotated[str, about]
+    return inspect.Parameter(name, inspect.Parameter.POSITIONAL_ONLY, default=default, annotation=annotation)
 
 
 def _option(field: str, about: Any) -> inspect.Parameter:
-    from lightmill.recipes.base import Recipe
+    from lightmill.recipes.base import Recipe, is_repeated, negative_of, option_name, shown_default
 
     group = "Common" if field in Recipe.model_fields else "Options"
-    default = about.get_default(call_default_factory=True)
-    shown = default if isinstance(default, tuple | list) else str(default)
-    text = about.description or ""
-    if default not in (None, False, ()):
-        text = f"{text} [default: {','.join(map(str, shown)) if isinstance(shown, tuple | list) else shown}]"
-    return _parameter(field, _kind(about.annotation), text, group)
+    default, text = shown_default(about), about.description or ""
+    if default:
+        text = f"{text} [default: {default}]"
+    kind = list[str] if is_repeated(about) else _kind(about.annotation)
+    negative = negative_of(about)
+    return _parameter(field, kind, text, group, negative=option_name(negative) if negative else ())
 
 
 def _kind(annotation: Any) -> Any:
@@ -139,9 +142,11 @@ def _kind(annotation: Any) -> Any:
     return str
 
 
-def _parameter(name: str, kind: type, text: str, group: str) -> inspect.Parameter:
-    about = Parameter(help=text, show_default=False, group=group, negative=(), allow_leading_hyphen=kind is not bool)
-    annotation = Annotated[kind | None, about]  # type: ignore[valid-type]
+def _parameter(name: str, kind: Any, text: str, group: str, *, negative: str | tuple[()] = ()) -> inspect.Parameter:
+    """`negative`: the name of the flag that says no."""
+    hyphen = kind is not bool  # may lead a value: -0.01
+    about = Parameter(help=text, show_default=False, group=group, negative=negative, allow_leading_hyphen=hyphen)
+    annotation = Annotated[kind | None, about]
     return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=annotation)
 
 
@@ -168,6 +173,8 @@ def _finish(result: "RunResult", progress: "Mode") -> int:
     say = open_progress(progress).say
     for warning in result.warnings:
         say(f"warning: {warning}")
+    for remark in result.remarks:
+        say(remark)
     if progress != "none" or result.exit_code:
         lines = final_summary(
             result.counts, outcome=result.outcome, wall_s=result.wall_s, out=result.out, report=result.report
@@ -208,7 +215,7 @@ def retry(
     workers: int | None = None,
     progress: Literal["auto", "rich", "json", "none"] = "auto",
 ) -> int:
-    """Do failed items of the run in OUT again, and nothing else.
+    """Do failed items of the run in OUT again, and nothing else; of all tables, where several share OUT.
 
     Parameters
     ----------
@@ -227,15 +234,25 @@ def retry(
 
     wanted = _retry_rule(only)
     with Journal.read(out) as journal:
-        command = journal.recall("command")
-    if not command:
+        commands = [one.command for one in journal.inputs() if one.command]
+    if not commands:
         raise UsageError(f"the run in {out} says no command that could be given again")
-    recipe: Recipe = recipe_class(command["recipe"]).from_values(
-        command["options"]
-        | {"progress": progress}
-        | {name: given for name, given in (("threads", threads), ("workers", workers)) if given is not None}
-    )
-    return _finish(recipe.run(Path(command["input"]), out, retry=wanted), progress)
+    how = {"progress": progress, "threads": threads, "workers": workers}
+    given = {name: value for name, value in how.items() if value is not None}
+    result: RunResult | None = None
+    gone: list[InputError] = []
+    for command in commands:
+        recipe: Recipe = recipe_class(command["recipe"]).from_values(command["options"] | given)
+        try:
+            result = recipe.run(Path(command["input"]), out, retry=wanted)
+        except InputError as error:  # of one table among several: the others are done all the same
+            gone.append(error)
+        if result and result.outcome == "interrupted":
+            break
+    code = _finish(result, progress) if result else 0
+    if gone:
+        raise gone[0]
+    return code
 
 
 def _retry_rule(only: str) -> "Callable[[Row], bool]":

@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lightmill.engine.items import Status
-from lightmill.engine.journal import End, Journal, merged, set_aside
+from lightmill.engine.journal import End, Input, Journal, merged, set_aside
 from lightmill.errors import InputError, OutputError
 
 
@@ -193,3 +193,141 @@ def test_rows_hold_json_that_others_can_read(out):
     assert json.loads(outputs) == {"cam00": "images/cam00/a"}
     assert json.loads(sizes) == [10]
     assert json.loads(meta) == {"time_s": 12.4}
+
+
+# --- several inputs --------------------------------------------------------------------------------------------------
+
+
+def standing(journal):
+    return [(row.key, row.number, str(row.status)) for row in journal.rows(*Status)]
+
+
+def test_items_of_a_second_input_stand_behind_the_first_and_nothing_of_the_first_is_lost(out):
+    with Journal.open(out) as journal:
+        journal.register(["a", "b", "c"])
+        journal.record([], ["a"], [done("a")])
+        journal.register(["x", "b", "y"], input=1)  # b is the first one's
+        expected = [("a", 0, "ok"), ("b", 1, "pending"), ("c", 2, "pending"), ("x", 3, "pending"), ("y", 4, "pending")]
+        assert standing(journal) == expected
+        journal.record([], ["x"], [done("x")])
+        journal.drop_unfinished(input=0)
+        assert standing(journal) == [("a", 0, "ok"), ("x", 3, "ok"), ("y", 4, "pending")]
+        journal.register(["a", "b", "c"])  # y is not the first one's to forget
+        assert [key for key, *_ in standing(journal)] == ["a", "b", "c", "x", "y"]
+
+
+def test_items_that_an_input_gains_stand_among_its_own(out):
+    with Journal.open(out) as journal:
+        for number, keys in enumerate(("ab", "mn", "xy")):
+            journal.register(keys, input=number)
+        journal.register("mzn", input=1)
+        journal.register("acb", input=0)
+        assert [(key, number) for key, number, _ in standing(journal)] == [
+            ("a", 0), ("c", 7), ("b", 1), ("m", 2), ("z", 6), ("n", 3), ("x", 4), ("y", 5),
+        ]  # fmt: skip
+        positions = [row.position for row in journal.rows(*Status)]
+        assert len(set(positions)) == len(positions)
+
+
+KEYS = st.lists(st.sampled_from("abcdefgh"), unique=True)
+
+
+@given(st.lists(st.tuples(st.integers(0, 2), KEYS, st.sets(st.sampled_from("abcdefgh"))), max_size=8))
+def test_whatever_inputs_come_no_number_or_name_or_ended_item_is_lost(tmp_path_factory, visits):
+    out = tmp_path_factory.mktemp("out")
+    (out / ".lightmill").mkdir()
+    ended, numbers = set(), {}
+    with Journal.open(out) as journal:
+        for input, keys, finish in visits:
+            journal.register(keys, input=input, name_of=lambda key, number: f"{key}{number}")
+            rows = list(journal.rows(*Status))
+            assert ended | set(keys) <= {row.key for row in rows}
+            positions = [row.position for row in rows]
+            assert positions == sorted(set(positions))
+            names = journal.names(keys, input=input)
+            for row in rows:
+                if row.key in numbers:  # ended once: its number is its own for ever
+                    assert row.number == numbers[row.key]
+                else:
+                    assert row.number not in numbers.values()
+                assert names.get(row.key, f"{row.key}{row.number}") == f"{row.key}{row.number}"
+            begun = finish & set(keys)
+            journal.record([], begun, [done(key) for key in begun if key < "e"])  # the others stay under way
+            ended |= {key for key in begun if key < "e"}
+            numbers |= {row.key: row.number for row in journal.rows(*Status) if row.key in ended}
+    assert len(set(numbers.values())) == len(numbers)
+
+
+def test_the_number_of_an_item_that_was_begun_is_given_to_no_other(out):
+    with Journal.open(out) as journal:
+        journal.register("abcd")
+        journal.record([], ["b"], [])  # killed while b was under way: some of its files may be there
+        journal.register("a")
+        journal.register("axyb")
+        assert [(key, number) for key, number, _ in standing(journal)] == [("a", 0), ("x", 2), ("y", 3), ("b", 1)]
+        journal.drop_unfinished()
+        journal.register("z")
+        assert standing(journal) == [("z", 0, "pending")]  # nothing else was ever begun
+        journal.record([], ["z"], [])
+        journal.drop_unfinished()
+        journal.register("pqbz")
+        assert [(key, number) for key, number, _ in standing(journal)] == [("p", 2), ("q", 3), ("b", 1), ("z", 0)]
+
+
+def test_names_are_of_items_that_have_files_or_may_get_some(out):
+    with Journal.open(out) as journal:
+        journal.register("abc", name_of=lambda key, number: f"{key}-{number}")
+        journal.record([], "abc", [done("a"), End(key="b", status=Status.FAILED), done("c")])
+        journal.register("bx", input=1, name_of=lambda key, number: f"{key}-{number}")
+        assert journal.names({"a"}, input=0) == {"a": "a-0", "c": "c-2", "x": "x-3"}  # b failed and is gone
+        assert journal.names({"x"}, input=1) == {"a": "a-0", "b": "b-1", "c": "c-2", "x": "x-3"}
+
+
+def test_inputs_are_remembered_in_their_order(out):
+    inputs = [
+        Input(file="/data/a/t.csv", place="/link/a", title="t", described="table a", command={"recipe": "x"}),
+        Input(file="/data/\udce9/t.csv", place="/data/\udce9", title="t_2"),
+    ]
+    with Journal.open(out) as journal:
+        assert journal.inputs() == []
+        journal.remember_inputs(inputs)
+    with Journal.read(out) as journal:
+        assert journal.inputs() == inputs
+
+
+FIRST_VERSION = """
+CREATE TABLE items (key TEXT PRIMARY KEY, position INTEGER NOT NULL, number INTEGER NOT NULL, status TEXT NOT NULL,
+    attempts INTEGER NOT NULL DEFAULT 0, stage TEXT NOT NULL DEFAULT '', error_class TEXT NOT NULL DEFAULT '',
+    error TEXT NOT NULL DEFAULT '', outputs TEXT NOT NULL DEFAULT '{}', sizes TEXT NOT NULL DEFAULT '[]',
+    meta TEXT NOT NULL DEFAULT '{}');
+CREATE TABLE run (name TEXT PRIMARY KEY, value TEXT NOT NULL);
+CREATE TABLE sessions (id INTEGER PRIMARY KEY, record TEXT NOT NULL);
+CREATE TABLE warnings (text TEXT PRIMARY KEY);
+CREATE TABLE previews (key TEXT, place INTEGER, label TEXT, jpeg BLOB, PRIMARY KEY (key, place)) WITHOUT ROWID;
+CREATE TABLE learnt (what TEXT PRIMARY KEY, size INTEGER NOT NULL);
+INSERT INTO items (key, position, number, status) VALUES ('b.jpg', 0, 0, 'ok'), ('a.jpg', 1, 1, 'pending');
+INSERT INTO run VALUES ('command', '{"recipe": "split360", "input": "/data/my tours.csv", "options": {}}'),
+    ('source', '"table my tours.csv"');
+PRAGMA user_version = 1;
+"""
+
+
+def test_a_journal_of_the_first_version_is_read_and_brought_up_to_date(out):
+    with closing(sqlite3.connect(out / ".lightmill/journal.db")) as db:
+        db.executescript(FIRST_VERSION)
+    command = {"recipe": "split360", "input": "/data/my tours.csv", "options": {}}
+    expected = [Input(file="/data/my tours.csv", title="my tours", described="table my tours.csv", command=command)]
+    with Journal.read(out) as journal:  # as `status` and `retry` do, who change nothing
+        assert journal.inputs() == expected
+        assert standing(journal) == [("b.jpg", 0, "ok"), ("a.jpg", 1, "pending")]
+    assert raw(out, "PRAGMA user_version") == [(1,)]
+    with Journal.open(out) as journal:
+        assert journal.inputs() == expected
+        assert journal.names({"a.jpg"}, input=0) == {"b.jpg": "", "a.jpg": ""}
+        journal.register(["b.jpg", "a.jpg"])
+        journal.register(["c.jpg"], input=1, name_of=lambda key, number: "c")
+        assert standing(journal) == [("b.jpg", 0, "ok"), ("a.jpg", 1, "pending"), ("c.jpg", 2, "pending")]
+    assert raw(out, "PRAGMA user_version") == [(2,)]
+    assert raw(out, "SELECT key, input, name FROM items ORDER BY position") == [
+        ("b.jpg", 0, ""), ("a.jpg", 0, ""), ("c.jpg", 1, "c"),
+    ]  # fmt: skip

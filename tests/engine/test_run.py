@@ -290,3 +290,201 @@ def test_a_streaming_source_without_items_is_told_and_other_options_may_follow(t
     with pytest.raises(InputError, match="there is nothing in numbers"):
         go(tmp_path, Numbers([], streams=True), Work())
     assert go(tmp_path, Numbers(keys(2), streams=True), Work(), config={"start": 0}).exit_code == 0
+
+
+# --- names and numbers, once given -----------------------------------------------------------------------------------
+
+
+def test_a_number_is_looked_up_wherever_its_item_stands_now(tmp_path):
+    go(tmp_path, Numbers(["a.jpg", "b.jpg", "c.jpg"]), Work(), naming=Naming.INDEX)
+    (tmp_path / "files/00002.txt").unlink()
+    work = Work()
+    go(tmp_path, Numbers(["a.jpg", "c.jpg", "d.jpg"]), work, naming=Naming.INDEX)  # c is now the second, and 2 still
+    assert sorted(work.done) == ["c.jpg", "d.jpg"]
+    named = {row["key"]: (tmp_path / row["outputs"]["file"]).read_text() for row in manifest(tmp_path)}
+    assert named == {key: f"file of {key}" for key in ("a.jpg", "b.jpg", "c.jpg", "d.jpg")}
+    assert [row["outputs"]["file"] for row in manifest(tmp_path)] == [f"files/0000{i}.txt" for i in (0, 1, 2, 3)]
+
+
+def test_a_name_once_given_stays_when_another_comes_to_need_the_suffix(tmp_path):
+    go(tmp_path, Numbers(["a.jpg"]), Work())
+    (tmp_path / "files/a.txt").unlink()
+    go(tmp_path, Numbers(["a.jpg", "a.png"]), Work())
+    assert [row["outputs"]["file"] for row in manifest(tmp_path)] == ["files/a.txt", "files/a.png.txt"]
+    before = (tmp_path / "manifest.jsonl").read_bytes()
+    with pytest.raises(NameCollision, match=r"^a\.jpg and a would both be written as a; rename one of them"):
+        go(tmp_path, Numbers(["a.jpg", "a.png", "a"]), Work())
+    assert (tmp_path / "files/a.txt").read_text() == "file of a.jpg"
+    assert (tmp_path / "manifest.jsonl").read_bytes() == before
+
+
+def test_an_item_that_comes_back_does_not_take_the_name_that_another_has_now(tmp_path):
+    go(tmp_path, Numbers(["a.jpg", "b.jpg"]), Work(bad={"a.jpg"}))
+    go(tmp_path, Numbers(["a.png", "b.jpg"]), Work())  # a.jpg is gone, and its name was free
+    work = Work()
+    go(tmp_path, Numbers(["a.png", "a.jpg", "b.jpg"]), work, retry=lambda row: True)
+    assert work.done == ["a.jpg"]
+    named = {row["key"]: row["outputs"]["file"] for row in manifest(tmp_path)}
+    assert named == {"a.png": "files/a.txt", "a.jpg": "files/a.jpg.txt", "b.jpg": "files/b.txt"}
+    assert all((tmp_path / path).read_text() == f"file of {key}" for key, path in named.items())
+
+
+def test_what_is_refused_before_the_first_item_leaves_no_journal(tmp_path):
+    with pytest.raises(NameCollision):
+        go(tmp_path, Numbers(["a/x.jpg", "b/x.jpg"]), Work(), naming=Naming.STEM)
+    with pytest.raises(InputError, match="holds no run of lightmill"), Journal.read(tmp_path):
+        pass
+
+
+# --- several inputs --------------------------------------------------------------------------------------------------
+
+
+class Shelf(Numbers):
+    """A source that may share OUT with other shelves: /data/FOLDER.shelf, its keys without the home's `FOLDER/`."""
+
+    def __init__(self, folder, pictures):
+        super().__init__(pictures)
+        self.file = self.resolved = f"/data/{folder}/s.shelf"
+        self.place, self.title, self.described = f"/data/{folder}", "s", f"shelf {folder}"
+        self.told = None
+
+    def place_of(self, file):
+        return file.rpartition("/")[0] if file.endswith(".shelf") else None
+
+    def share(self, home, *, place, number):
+        self.told = (home, place, number)
+
+
+def shelve(out, shelf, work, **how):
+    """A run of a shelf, as a recipe makes it."""
+    config = {"input": shelf.file, "size": how.pop("size", "10x10")}
+    return go(out, shelf, work, config=config, **how)
+
+
+def test_two_shelves_share_one_out_and_what_both_have_is_done_once(tmp_path):
+    first, second, work = Shelf("a", ["p", "q", "r"]), Shelf("b", ["r", "x", "p", "y"]), Work(bad={"q"})
+    assert shelve(tmp_path, first, work).exit_code == 3
+    assert shelve(tmp_path, second, work).exit_code == 3  # of all that is in OUT, as the manifest
+    assert sorted(work.done) == ["p", "q", "r", "x", "y"]
+    assert [row["key"] for row in manifest(tmp_path)] == ["p", "q", "r", "x", "y"]
+    assert (first.told, second.told) == (("/data/a", "/data/a", 0), ("/data/a", "/data/b", 1))
+    files = {path.name: path.stat().st_mtime_ns for path in tmp_path.glob("[fm]*/*")}
+    work = Work()
+    for shelf in (Shelf("a", ["p", "q", "r"]), Shelf("b", ["r", "x", "p", "y"]), Shelf("a", ["p", "q", "r"])):
+        shelve(tmp_path, shelf, work)
+    assert work.done == []
+    assert files == {path.name: path.stat().st_mtime_ns for path in tmp_path.glob("[fm]*/*")}
+    data = json.loads((tmp_path / "report.json").read_text())
+    assert data["source"] == "shelf a, shelf b"
+    with Journal.read(tmp_path) as journal:
+        assert [(one.file, one.title) for one in journal.inputs()] == [
+            ("/data/a/s.shelf", "s"), ("/data/b/s.shelf", "s_2"),
+        ]  # fmt: skip
+        assert journal.recall("config")["input"] == "/data/a/s.shelf"
+
+
+def test_numbers_of_a_second_shelf_are_the_next_and_none_is_used_again(tmp_path):
+    how = {"naming": Naming.INDEX}
+    shelve(tmp_path, Shelf("a", ["p", "q"]), Work(), **how)
+    shelve(tmp_path, Shelf("b", ["x", "q", "y"]), Work(), **how)
+    shelve(tmp_path, Shelf("a", ["p", "n", "q"]), Work(), **how)
+    for path in tmp_path.glob("files/*"):
+        path.unlink()
+    shelve(tmp_path, Shelf("b", ["x", "q", "y"]), Work(), **how)  # makes its own again, each under its number
+    shelve(tmp_path, Shelf("a", ["p", "n", "q"]), Work(), **how)
+    named = {row["key"]: row["outputs"]["file"] for row in manifest(tmp_path)}
+    numbers = {"p": 0, "n": 4, "q": 1, "x": 2, "y": 3}
+    assert list(named) == list(numbers)
+    assert named == {key: f"files/0000{number}.txt" for key, number in numbers.items()}
+    assert all((tmp_path / path).read_text() == f"file of {key}" for key, path in named.items())
+
+
+def test_what_a_stopped_run_of_one_shelf_left_is_there_for_its_next_run(tmp_path):
+    shelve(tmp_path, Shelf("a", ["p", "q"]), Work())
+    before = {path.name: path.read_bytes() for path in tmp_path.glob("files/*")}
+    new = ["q", *keys(50)]
+    with pytest.raises(TooManyFailures):
+        shelve(tmp_path, Shelf("b", new), Work(bad=keys(50)[10:]), threads=1, max_failures=Budget.parse("3"))
+    assert [row["key"] for row in manifest(tmp_path)] == ["p", "q"]
+    work = Work()
+    shelve(tmp_path, Shelf("a", ["p", "q"]), work)
+    assert work.done == []
+    with Journal.read(tmp_path) as journal:
+        counts = journal.counts()
+    assert sum(counts.values()) == 52  # none of the second one's is forgotten
+    work = Work()
+    shelve(tmp_path, Shelf("b", new), work)
+    assert len(work.done) == counts["pending"]
+    assert [row["key"] for row in manifest(tmp_path)] == ["p", *new]
+    assert before.items() <= {path.name: path.read_bytes() for path in tmp_path.glob("files/*")}.items()
+
+
+def test_a_first_shelf_that_was_stopped_gets_its_rest_done_by_whoever_comes_next(tmp_path):
+    first = ["p", "q", *keys(50)]
+    with pytest.raises(TooManyFailures):
+        shelve(tmp_path, Shelf("a", first), Work(bad={"q"}), threads=1, max_failures=Budget.parse("0"))
+    work = Work()
+    shelve(tmp_path, Shelf("b", ["x", "049.jpg", "q"]), work)
+    assert sorted(work.done) == ["049.jpg", "x"]  # q failed, and stays so
+    work = Work()
+    shelve(tmp_path, Shelf("a", first), work, retry=lambda row: True)
+    assert work.done == ["q"]
+    work = Work()
+    shelve(tmp_path, Shelf("a", first), work)
+    assert "049.jpg" not in work.done
+    assert [(row["key"], row["status"]) for row in manifest(tmp_path)] == [(key, "ok") for key in [*first, "x"]]
+
+
+@pytest.mark.parametrize("naming", [Naming.KEY, Naming.STEM])
+def test_names_that_collide_across_shelves_are_refused_before_anything_is_written(tmp_path, naming):
+    shelve(tmp_path, Shelf("a", ["b/p.jpg", "Q.jpg"]), Work(), naming=naming)
+    before = {path: path.read_bytes() for path in tmp_path.rglob("*.*") if ".lightmill" not in path.parts}
+    for other, name in (("../b/p.jpg", "b/p.jpg"), ("q.png", "q")):  # `..` is in no name, and some disks know no case
+        says = r"would both be written as "
+        with pytest.raises(NameCollision, match=says) as refused:
+            shelve(tmp_path, Shelf("b", ["new.jpg", other]), Work(), naming=naming)
+        assert other in str(refused.value)
+        assert ("b/p.jpg" if "p" in name else "Q.jpg") in str(refused.value)
+    assert before == {path: path.read_bytes() for path in before}
+    assert shelve(tmp_path, Shelf("a", ["b/p.jpg", "Q.jpg"]), Work(), naming=naming).exit_code == 0
+    with Journal.read(tmp_path) as journal:
+        assert len(journal.inputs()) == 1  # what was refused left nothing behind
+
+
+def test_a_vanished_row_that_never_was_made_holds_no_name(tmp_path):
+    shelve(tmp_path, Shelf("b", ["x"]), Work())
+    shelve(tmp_path, Shelf("a", ["wrong/p.jpg", "q"]), Work(bad={"wrong/p.jpg"}))
+    shelve(tmp_path, Shelf("a", ["WRONG/p.jpg", "q"]), Work())
+    assert [row["key"] for row in manifest(tmp_path)] == ["x", "wrong/p.jpg", "WRONG/p.jpg", "q"]
+
+
+def test_only_shelves_share_and_only_with_the_same_options(tmp_path):
+    folder = {"input": "/data/pictures", "size": "10x10"}
+    says = r"holds a run with other options: its INPUT was /data/\S+, now /data/\S+ \(only tables can share an OUT\)"
+    shelve(tmp_path / "shelf", Shelf("a", ["p"]), Work())
+    with pytest.raises(ChangedConfig, match=says):
+        go(tmp_path / "shelf", Numbers(["p"]), Work(), config=folder)
+    with pytest.raises(ChangedConfig, match=r"options: size was 10x10, now 20x20\. Choose another OUT"):
+        shelve(tmp_path / "shelf", Shelf("b", ["p"]), Work(), size="20x20")
+    go(tmp_path / "folder", Numbers(["p"]), Work(), config=folder)
+    with pytest.raises(ChangedConfig, match=says):
+        shelve(tmp_path / "folder", Shelf("a", ["p"]), Work())
+    with pytest.raises(ChangedConfig, match=says):
+        go(tmp_path / "folder", Numbers(["p"]), Work(), config=folder | {"input": "/data/others"})
+    second = Shelf("b", ["p"])
+    assert shelve(tmp_path / "shelf", second, Work(), fresh=True).exit_code == 0
+    assert second.told == ("/data/b", "/data/b", 0)  # a new home
+
+
+def test_check_names_sees_the_names_of_all_shelves(tmp_path):
+    seen = []
+    shelve(tmp_path, Shelf("a", ["p.jpg"]), Work())
+    shelve(tmp_path, Shelf("b", ["q.jpg"]), Work(), job={"check_names": lambda names: seen.extend(names)})
+    assert seen == ["p", "q"]
+
+
+def test_what_all_shelves_gave_back_is_named_in_the_report(tmp_path):
+    for name in ("a", "b", "a"):
+        made = ["rig.json", f"{name}.csv"]
+        shelve(tmp_path, Shelf(name, [name]), Work(), job={"export": lambda *_, made=made: made})
+    assert json.loads((tmp_path / "report.json").read_text())["exports"] == ["a.csv", "b.csv", "rig.json"]

@@ -2,12 +2,29 @@
 
 import csv
 import json
+import os
+import sqlite3
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from PIL import Image
+
+from lightmill.cli import run_command_line
+from lightmill.engine.items import Filtered, Notes, Ref
+from lightmill.engine.journal import Journal, Row
+from lightmill.engine.naming import Naming
+from lightmill.engine.outputs import Outputs
+from lightmill.engine.pipeline import Pipeline
+from lightmill.engine.run import Job, RunOptions, run
+from lightmill.engine.stages import Each, Save
+from lightmill.errors import ChangedConfig, NameCollision
+from lightmill.recipes.tables import write_table
+from lightmill.sources import open_source
 
 
 @pytest.fixture
@@ -76,3 +93,359 @@ def test_parquet(write_waves: Callable[..., Any], split: Callable[..., Any], tmp
 def test_other_sources_give_no_table(table: Path, split: Callable[..., Any]) -> None:
     made = split(table.parent / "pictures", rig="horizon4")
     assert [name for name in made.files if name.endswith(".csv")] == ["manifest.csv"]
+
+
+# --- several tables in one OUT ---------------------------------------------------------------------------------------
+
+
+def as_table(path: Path, cells: list[str]) -> Path:
+    """A CSV with the columns id (from 0) and image_path."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with open(path, "w", newline="", encoding="utf-8") as file:
+        csv.writer(file).writerows([["id", "image_path"], *([number, cell] for number, cell in enumerate(cells))])
+    return path
+
+
+def keys_of(out: Path) -> list[str]:
+    return [json.loads(line)["key"] for line in (out / "manifest.jsonl").read_text("utf-8").splitlines()]
+
+
+def stamps(out: Path) -> dict[str, int]:
+    """When each file was written, but for the journal and the reports."""
+    files = (path for path in out.rglob("*") if path.is_file() and ".lightmill" not in path.parts)
+    return {path.relative_to(out).as_posix(): path.stat().st_mtime_ns for path in files if path.stem != "report"}
+
+
+def test_two_tables_of_one_name_come_back_as_their_own(
+    write_waves: Callable[..., Any], split: Callable[..., Any], tmp_path: Path
+) -> None:
+    for seed, name in enumerate(("one/a.png", "one/b.png", "two/c.png")):
+        write_waves(tmp_path / name, seed=seed)
+    first = as_table(tmp_path / "one" / "data.csv", ["a.png", "b.png", ""])
+    second = as_table(tmp_path / "two" / "data.csv", ["", "c.png", "../one/b.png", "gone.png", "c.png"])
+    how = {"rig": "horizon4", "export": "nerfstudio"}
+    made = split(first, **how)
+    before = (made.out / "data_with_views.csv").read_bytes(), stamps(made.out)
+    made = split(second, **how)
+    assert (made.out / "data_with_views.csv").read_bytes() == before[0]
+    rows = read(made.out / "data_2_with_views.csv")
+    assert [row["id"] for row in rows] == ["0", "1", "2", "3", "4"]
+    assert [row["status"] for row in rows] == ["failed", "ok", "ok", "failed", "ok"]
+    assert [row["output_image_path"] for row in rows] == [
+        "", "images/cam00/two/c.jpg", "images/cam00/b.jpg", "", "images/cam00/two/c.jpg",
+    ]  # fmt: skip
+    assert "image_path is empty in row 1" in rows[0]["error"]
+    assert keys_of(made.out) == [
+        "a.png", "b.png", "row 3 (no image_path)",
+        "row 1 of table 2 (no image_path)", "../two/c.png", "../two/gone.png",
+    ]  # fmt: skip
+    pictures = {name: stamp for name, stamp in before[1].items() if name.startswith("images/")}
+    assert pictures.items() <= stamps(made.out).items()  # none was made again
+    frames = json.loads((made.out / "transforms.json").read_text("utf-8"))["frames"]
+    assert len(frames) == 3 * 4
+    assert {"data_with_views.csv", "data_2_with_views.csv"} <= {
+        *json.loads((made.out / "report.json").read_text("utf-8"))["exports"]
+    }
+    after = stamps(made.out)
+    for table in (first, second, first):
+        assert split(table, **how).result.exit_code == 3
+    assert stamps(made.out) == after
+
+
+def test_names_of_tables_given_back_are_no_other_tables(
+    write_waves: Callable[..., Any], split: Callable[..., Any], tmp_path: Path
+) -> None:
+    write_waves(tmp_path / "a.png")
+    picture = str(tmp_path / "a.png")
+    tables = [as_table(tmp_path / name, [picture]) for name in ("1/data.csv", "2/Data.csv", "3/data_2.csv", "3/x.csv")]
+    for table in (*tables, *reversed(tables)):
+        out = split(table, rig="horizon4").out
+    found = {path.name for path in out.glob("*_with_views.csv")}
+    assert found == {f"{title}_with_views.csv" for title in ("data", "Data_2", "data_2_2", "x")}
+
+
+def test_tables_share_with_tables_only(
+    write_waves: Callable[..., Any], split: Callable[..., Any], tmp_path: Path
+) -> None:
+    write_waves(tmp_path / "in" / "a.png")
+    table = as_table(tmp_path / "t.csv", ["in/a.png"])
+    refused = pytest.raises(ChangedConfig, match=r"its INPUT was .*, now .* \(only tables can share an OUT\)")
+    split(table, "of-table", rig="horizon4")
+    with refused:
+        split(tmp_path / "in", "of-table", rig="horizon4")
+    split(tmp_path / "in", "of-folder", rig="horizon4")
+    with refused:
+        split(table, "of-folder", rig="horizon4")
+    other = as_table(tmp_path / "other" / "t.csv", ["../in/a.png"])
+    with pytest.raises(ChangedConfig, match=r"with other options: quality was 95, now 80\."):
+        split(other, "of-table", rig="horizon4", quality=80)
+
+
+def test_retry_does_the_failed_rows_of_every_table(
+    write_waves: Callable[..., Any], split: Callable[..., Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("one/a.png", "two/c.png"):
+        write_waves(tmp_path / name)
+    tables = [
+        as_table(tmp_path / "one" / "t.csv", ["a.png", "late.png", "never.png"]),
+        as_table(tmp_path / "two" / "t.csv", ["c.png", "late.png", "../one/late.png"]),
+    ]
+    for table in tables:
+        out = split(table, rig="horizon4").out
+    for seed, name in enumerate(("one/late.png", "two/late.png"), 5):
+        write_waves(tmp_path / name, seed=seed)
+    monkeypatch.chdir("/")
+    assert run_command_line(["retry", str(out), "--progress", "none"]) == 3  # never.png
+    statuses = [[row["status"] for row in read(out / f"{title}_with_views.csv")] for title in ("t", "t_2")]
+    assert statuses == [["ok", "ok", "failed"], ["ok", "ok", "ok"]]
+    with Image.open(out / "images/cam00/late.jpg") as one, Image.open(out / "images/cam00/two/late.jpg") as two:
+        assert one.tobytes() != two.tobytes()
+    # a table that is gone does not keep the others from being done
+    write_waves(tmp_path / "one" / "never.png")
+    as_table(tables[1], ["c.png", "late.png", "../one/never.png"])
+    split(tables[1], rig="horizon4")
+    tables[0].unlink()
+    assert run_command_line(["retry", str(out), "--progress", "none"]) == 1
+    assert [row["status"] for row in read(out / "t_2_with_views.csv")] == ["ok", "ok", "ok"]
+
+
+def test_a_linked_table_is_retried_from_the_folder_of_the_link(
+    write_waves: Callable[..., Any], split: Callable[..., Any], tmp_path: Path
+) -> None:
+    table = as_table(tmp_path / "elsewhere" / "t.csv", ["a.png"])
+    (tmp_path / "pictures").mkdir()
+    (tmp_path / "pictures" / "t.csv").symlink_to(table)
+    out = split(tmp_path / "pictures" / "t.csv", rig="horizon4").out
+    write_waves(tmp_path / "pictures" / "a.png")
+    assert run_command_line(["retry", str(out), "--progress", "none"]) == 0
+    assert keys_of(out) == ["a.png"]
+
+
+BACK_TO_FIRST_VERSION = """
+ALTER TABLE items DROP COLUMN input;
+ALTER TABLE items DROP COLUMN name;
+INSERT INTO run VALUES ('command', (SELECT json_extract(value, '$[0].command') FROM run WHERE name = 'inputs'));
+DELETE FROM run WHERE name = 'inputs';
+PRAGMA user_version = 1;
+"""
+
+
+@pytest.mark.parametrize("comes_next", ["first", "second"])
+def test_an_out_of_an_earlier_version_goes_on_and_can_be_shared(
+    comes_next: str, write_waves: Callable[..., Any], split: Callable[..., Any], tmp_path: Path
+) -> None:
+    for seed, name in enumerate(("one/a.png", "one/late.png", "two/c.png")):
+        write_waves(tmp_path / name, seed=seed)
+    sound = (tmp_path / "one/late.png").read_bytes()
+    (tmp_path / "one/late.png").unlink()
+    first = as_table(tmp_path / "one" / "data.csv", ["a.png", "late.png"])
+    second = as_table(tmp_path / "two" / "data.csv", ["c.png", "../one/a.png"])
+    out = split(first, rig="horizon4").out
+    with closing(sqlite3.connect(out / ".lightmill/journal.db")) as db:
+        db.executescript(BACK_TO_FIRST_VERSION)
+    before = stamps(out)
+    (tmp_path / "one/late.png").write_bytes(sound)
+    tables = [first, second] if comes_next == "first" else [second, first]
+    for table in tables:
+        split(table, rig="horizon4")
+    assert keys_of(out) == ["a.png", "late.png", "../two/c.png"]
+    assert {name: stamp for name, stamp in stamps(out).items() if name in before and "images" in name} == {
+        name: stamp for name, stamp in before.items() if "images" in name
+    }
+    assert run_command_line(["retry", str(out), "--progress", "none"]) == 0
+    assert [row["status"] for row in read(out / "data_with_views.csv")] == ["ok", "ok"]
+    assert [row["output_image_path"] for row in read(out / "data_2_with_views.csv")] == [
+        "images/cam00/two/c.jpg", "images/cam00/a.jpg",
+    ]  # fmt: skip
+
+
+def test_retry_reads_an_out_of_an_earlier_version(
+    write_waves: Callable[..., Any], split: Callable[..., Any], tmp_path: Path
+) -> None:
+    table = as_table(tmp_path / "in" / "data.csv", ["a.png"])
+    out = split(table, rig="horizon4").out
+    with closing(sqlite3.connect(out / ".lightmill/journal.db")) as db:
+        db.executescript(BACK_TO_FIRST_VERSION)
+    write_waves(tmp_path / "in" / "a.png")
+    assert run_command_line(["retry", str(out), "--progress", "none"]) == 0
+    assert [row["status"] for row in read(out / "data_with_views.csv")] == ["ok"]
+
+
+# --- any two tables over one tree ------------------------------------------------------------------------------------
+
+
+class Reader:
+    """A pipeline's one stage: gives back what it read, for two files, and keeps what that was."""
+
+    def __init__(self) -> None:
+        self.read: list[str] = []
+
+    def __call__(self, ref: Ref, notes: Notes) -> tuple[bytes, bytes]:
+        data = ref.read()
+        self.read.append(data.decode())
+        notes.meta["letters"] = len(data)
+        if b"small" in data:
+            raise Filtered("too small")
+        return data, data
+
+
+def copy_all(table: Path, out: Path, reader: Reader, *, naming: Naming = Naming.KEY, **how: Any) -> Path:
+    """Every picture of a table as it is, to OUT/copies."""
+    source = open_source(table)
+    pipeline = Pipeline(
+        Each(reader, makes=("file", "again"), name="read"), Save(file="copies/{name}.copy", again="{name}.again")
+    )
+
+    def export(outputs: Outputs, journal: Journal) -> list[str]:
+        return write_table(outputs, journal, source, **{"input": table, "suffix": "copies", "absolute": False} | how)
+
+    job = Job(
+        recipe="copy",
+        version="1",
+        config={"input": str(table.resolve()), "naming": naming},
+        command={},
+        source=source,
+        out=out,
+        make_pipeline=lambda: pipeline,
+        export=export,
+    )
+    run(job, RunOptions(threads=1, progress="none", naming=naming))
+    return out
+
+
+TREE = ("a.jpg", "one/a.jpg", "one/b.jpg", "one/sub/c.jpg", "two/a.jpg", "two/small.jpg")
+FOLDERS = ("one", "two", "one/sub", "three")
+
+
+@pytest.fixture(scope="module")
+def tree(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Files that hold their own names."""
+    root = tmp_path_factory.mktemp("tree")
+    for name in (*TREE, "three/x.jpg"):
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).write_text(name)
+    return root
+
+
+# a row: which file (or none, or one that is not there), and how its path is written
+ROW = st.tuples(st.sampled_from([*TREE, "two/gone.jpg", "", "  "]), st.sampled_from(["relative", "full", "winding"]))
+ROWS = st.lists(ROW, min_size=1, max_size=6)
+
+
+def written(root: Path, folder: str, name: str, how: str) -> str:
+    if not name.strip():
+        return name
+    relative = os.path.relpath(root / name, root / folder)
+    return {"relative": relative, "full": str(root / name), "winding": f"./../{Path(folder).name}/{relative}"}[how]
+
+
+def collide(root: Path, home: str, rows: list[tuple[str, str]]) -> bool:
+    """Whether two files would have one name: their ways from the home without `..` and suffix."""
+    ways = {file: os.path.relpath(root / file, root / home).replace("../", "") for file, _ in rows if file.strip()}
+    return len({Path(way).with_suffix("") for way in ways.values()}) < len(ways)
+
+
+@settings(max_examples=15)
+@given(
+    st.tuples(st.sampled_from(FOLDERS), ROWS),
+    st.tuples(st.sampled_from(FOLDERS), ROWS),
+    st.sampled_from([Naming.KEY, Naming.INDEX]),
+)
+def test_any_two_tables_come_back_with_the_right_result_in_every_row(
+    tree: Path,
+    tmp_path_factory: pytest.TempPathFactory,
+    one: tuple[str, list[tuple[str, str]]],
+    two: tuple[str, list[tuple[str, str]]],
+    naming: Naming,
+) -> None:
+    out = tmp_path_factory.mktemp("out")
+    readers = [Reader() for _ in range(4)]
+    tables = [
+        as_table(tree / folder / name, [written(tree, folder, *row) for row in rows])
+        for (folder, rows), name in ((one, "data.csv"), (two, "data.csv" if one[0] != two[0] else "data_2.csv"))
+    ]
+    names = ["data_with_copies.csv", "data_2_with_copies.csv"]
+    if naming is Naming.KEY and collide(tree, one[0], one[1]):
+        with pytest.raises(NameCollision):
+            copy_all(tables[0], out, readers[0])
+        return
+    copy_all(tables[0], out, readers[0], naming=naming)
+    firsts, before = keys_of(out), stamps(out)
+    if naming is Naming.KEY and collide(tree, one[0], one[1] + two[1]):
+        with pytest.raises(NameCollision):
+            copy_all(tables[1], out, readers[1])
+        assert (stamps(out), readers[1].read) == (before, [])
+        return
+    copy_all(tables[1], out, readers[1], naming=naming)
+    unchanged = {name: stamp for name, stamp in before.items() if not name.startswith("manifest.")}
+    assert unchanged.items() <= stamps(out).items()
+    for (_, rows), name in zip((one, two), names, strict=True):
+        found = read(out / name)
+        assert [row["id"] for row in found] == [str(number) for number in range(len(rows))]
+        for number, ((file, _), row) in enumerate(zip(rows, found, strict=True), 1):
+            if file in TREE and "small" not in file:
+                assert row["status"] == "ok"
+                assert (out / row["output_image_path"]).read_text() == file
+            else:
+                assert row["status"] == ("filtered" if "small" in file else "failed")
+                assert row["output_image_path"] == ""
+                assert f"empty in row {number}" in row["error"] if not file.strip() else row["error"]
+    everything = {file for _, rows in (one, two) for file, _ in rows if file in TREE}
+    assert sorted(readers[0].read + readers[1].read) == sorted(everything)  # each once
+    assert keys_of(out)[: len(firsts)] == firsts
+    before = stamps(out)
+    for table, reader in zip(tables, readers[2:], strict=True):  # again: nothing is done, nothing is written
+        copy_all(table, out, reader, naming=naming)
+        assert reader.read == []
+    assert stamps(out) == before
+
+
+# --- more columns ----------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def scored(tree: Path) -> Path:
+    """A table with a row of each end, and a column that has a new one's name."""
+    path = tree / "two" / "scored.csv"
+    path.write_text("letters,image_path\nmine,a.jpg\nalso mine,small.jpg\n,gone.jpg\nagain,a.jpg\n")
+    return path
+
+
+def letters(row: Row) -> str:
+    return str(row.meta["letters"])
+
+
+def test_columns_by_name_are_there_whatever_the_rows_have(scored: Path, tmp_path: Path) -> None:
+    extra = {"letters": letters, "copy": lambda row: row.paths.get("file", "")}
+    out = copy_all(scored, tmp_path / "out", Reader(), extra=extra)
+    with open(out / "scored_with_copies.csv", newline="", encoding="utf-8") as file:
+        rows = list(csv.reader(file))
+    assert rows[0] == ["letters", "image_path", "output_image_path", "status", "error", "letters_2", "copy"]
+    assert rows[1] == ["mine", "a.jpg", "copies/a.copy", "ok", "", "9", "copies/a.copy"]
+    assert rows[2] == ["also mine", "small.jpg", "", "filtered", "too small", "13", ""]
+    assert rows[3][:4] == ["", "gone.jpg", "", "failed"]
+    assert rows[3][5:] == ["", ""]
+    assert rows[4] == ["again", *rows[1][1:]]
+
+
+def test_columns_of_a_function_are_those_that_the_rows_of_this_table_have(scored: Path, tree: Path) -> None:
+    def extra(row: Row) -> dict[str, str]:
+        return {"letters": letters(row)} | ({"x": "an x"} if row.key.endswith("x.jpg") else {"no_x": "none"})
+
+    out = copy_all(scored, tree / "out-1", Reader(), extra=extra)
+    other = as_table(tree / "three" / "x.csv", ["x.jpg"])
+    copy_all(other, out, Reader(), extra=extra)
+    assert list(read(out / "scored_with_copies.csv")[0])[5:] == ["letters_2", "no_x"]
+    assert list(read(out / "x_with_copies.csv")[0])[2:] == ["output_image_path", "status", "error", "letters", "x"]
+    failed = as_table(tree / "three" / "failed.csv", ["gone.jpg"])
+    copy_all(failed, out, Reader(), extra=extra)
+    assert list(read(out / "failed_with_copies.csv")[0])[2:] == ["output_image_path", "status", "error"]
+
+
+def test_which_output_is_output_image_path(scored: Path, tmp_path: Path) -> None:
+    for number, (label, expected) in enumerate((("again", "a.again"), ("none", ""), (None, "copies/a.copy"))):
+        out = copy_all(scored, tmp_path / str(number), Reader(), label=label)
+        paths = [row["output_image_path"] for row in read(out / "scored_with_copies.csv")]
+        assert paths == [expected, "", "", expected]
+    out = copy_all(scored, tmp_path / "absolute", Reader(), label="again", absolute=True)
+    assert read(out / "scored_with_copies.csv")[0]["output_image_path"] == str(out / "a.again")

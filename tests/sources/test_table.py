@@ -2,6 +2,7 @@
 
 import csv
 import io
+import os
 import pickle
 from pathlib import Path
 
@@ -12,7 +13,7 @@ from hypothesis import strategies as st
 
 from lightmill.errors import InputError, SourceError
 from lightmill.sources import TableSource, open_source
-from lightmill.sources.table import read_csv
+from lightmill.sources.table import _Anchors, _keys, read_csv
 from lightmill.sources.table_out import iterate_back, write_back
 
 WILD = [
@@ -196,3 +197,104 @@ def test_what_is_no_table(tmp_path: Path, name: str, data: bytes, message: str) 
     with pytest.raises(InputError, match=message):
         open_source(tmp_path / name)
     assert (tmp_path / name).read_bytes() == data
+
+
+# --- keys of tables that share OUT -----------------------------------------------------------------------------------
+
+
+def shared(path: Path, cells: list[str], home: Path, *, number: int = 1, place: Path | None = None) -> list[str]:
+    """The keys of a table with those cells in an OUT with that home."""
+    source = open_table(path, as_csv([["n", "image_path"], *(["x", cell] for cell in cells)]).encode())
+    source.share(str(home), place=str(place or path.parent), number=number)
+    assert [item.key for item in source.items()] == list(dict.fromkeys(source.table.keys))
+    return source.table.keys
+
+
+def test_keys_are_told_from_the_home_and_pictures_are_found_beside_the_table(tmp_path: Path) -> None:
+    for folder in ("one/sub", "two"):
+        (tmp_path / folder).mkdir(parents=True)
+    cells = ["a.jpg", "../one/a.jpg", f"{tmp_path}/one/sub/b.jpg", "../one/sub/../sub/b.jpg", "", "../c.jpg", "  "]
+    assert shared(tmp_path / "two" / "t.csv", cells, tmp_path / "one") == [
+        "../two/a.jpg", "a.jpg", "sub/b.jpg", "sub/b.jpg", "row 5 of table 2 (no image_path)", "../c.jpg",
+        "row 7 of table 2 (no image_path)",
+    ]  # fmt: skip
+    (tmp_path / "two" / "a.jpg").write_bytes(b"beside the table")
+    source = open_table(tmp_path / "two" / "t.csv", b"image_path\na.jpg\n")
+    source.share(str(tmp_path / "one"), place=str(tmp_path / "two"), number=1)
+    assert next(source.items()).ref.read() == b"beside the table"
+
+
+def test_the_first_table_has_the_keys_that_it_has_alone(tmp_path: Path) -> None:
+    cells = ["a.jpg", "../x/a.jpg", str(tmp_path / "t" / "b.jpg"), str(tmp_path / "c.jpg"), "", "./d/../e.jpg"]
+    (tmp_path / "t").mkdir()
+    alone = open_table(tmp_path / "t" / "t.csv", as_csv([["image_path"], *([cell] for cell in cells)]).encode())
+    assert shared(tmp_path / "t" / "t.csv", cells, tmp_path / "t", number=0) == alone.table.keys
+    assert alone.table.keys[4] == "row 5 (no image_path)"
+
+
+def test_a_table_told_twice_has_the_keys_of_the_last_time(tmp_path: Path) -> None:
+    (tmp_path / "t").mkdir()
+    source = open_table(tmp_path / "t" / "t.csv", b"image_path,x\na.jpg,1\n,2\n")
+    alone = source.table.keys
+    source.share(str(tmp_path / "home"), place=source.place, number=2)
+    assert source.table.keys == ["../t/a.jpg", "row 2 of table 3 (no image_path)"]
+    source.share(source.place, place=source.place, number=0)
+    assert source.table.keys == alone
+
+
+def test_folders_may_be_written_through_links(tmp_path: Path) -> None:
+    (tmp_path / "disk" / "one").mkdir(parents=True)
+    (tmp_path / "disk" / "two").mkdir()
+    (tmp_path / "data").symlink_to("disk")
+    disk, data = tmp_path / "disk", tmp_path / "data"
+    cells = ["a.jpg", "../one/b.jpg", f"{disk}/one/c.jpg", f"{data}/one/c.jpg"]
+    below = ["b.jpg", "c.jpg", "c.jpg"]
+    assert shared(disk / "two" / "t.csv", cells, disk / "one")[1:] == ["b.jpg", "c.jpg", "../../data/one/c.jpg"]
+    assert shared(disk / "two" / "t.csv", cells, data / "one")[1:] == below
+    assert shared(data / "two" / "t.csv", cells, data / "one")[1:] == below
+    # however it is written in a later run, its keys stay: the way in which it first came is kept
+    first = shared(data / "two" / "t.csv", cells, data / "one")
+    assert shared(disk / "two" / "t.csv", cells, data / "one", place=data / "two") == first
+    # so do those of the first table
+    first = shared(data / "one" / "t.csv", [*cells, f"{disk}/one/c.jpg"], data / "one", number=0)
+    again = shared(disk / "one" / "t.csv", [*cells, f"{disk}/one/c.jpg"], data / "one", number=0, place=data / "one")
+    assert first == again
+
+
+def test_which_table_it_is(tmp_path: Path) -> None:
+    (tmp_path / "one").mkdir()
+    source = open_table(tmp_path / "one" / "my.table.csv", b"image_path\na.jpg\n")
+    assert (source.place, source.title) == (str(tmp_path / "one"), "my.table")
+    assert source.file == source.resolved == str(tmp_path / "one" / "my.table.csv")
+    (tmp_path / "link").symlink_to("one")
+    assert TableSource(tmp_path / "link" / "my.table.csv").file == source.file
+    (tmp_path / "linked.csv").symlink_to("one/my.table.csv")  # its paths go on from another folder: another table
+    linked = TableSource(tmp_path / "linked.csv")
+    assert (linked.file, linked.resolved) == (str(tmp_path / "linked.csv"), source.file)
+    assert source.place_of("/data/x/other.TSV") == "/data/x"
+    assert source.place_of("/data/x/t.parquet") == "/data/x"
+    assert source.place_of("/data/x.csv/pictures") is None
+    assert source.place_of("/data/x.zip") is None
+
+
+PARTS = st.sampled_from(["one", "two", "sub", "..", ".", "a.jpg", "b.jpg"])
+CELL = st.builds(
+    lambda absolute, parts: absolute + "/".join(parts),
+    st.sampled_from(["", "/root/", "./"]),
+    st.lists(PARTS, min_size=1),
+)
+FOLDER = st.sampled_from(["/root", "/root/one", "/root/two", "/root/one/sub"])
+
+
+@given(FOLDER, FOLDER, FOLDER, st.lists(CELL, min_size=1, max_size=5), st.lists(CELL, min_size=1, max_size=5))
+def test_two_tables_have_one_key_for_one_file_and_two_for_two(
+    home: str, one: str, two: str, ones: list[str], twos: list[str]
+) -> None:
+    found: dict[str, str] = {}
+    for number, (folder, cells) in enumerate(((home, ones), (one, ones), (two, twos))):
+        anchors = _Anchors.shared(folder, home=home, place=folder)
+        for cell, key in zip(cells, _keys(cells, anchors, number), strict=True):
+            file = os.path.normpath(f"{folder}/{cell}") if not cell.startswith("/") else os.path.normpath(cell)
+            assert found.setdefault(key, file) == file
+            assert os.path.normpath(f"{home}/{key}") == file
+    assert len(set(found.values())) == len(found)

@@ -8,9 +8,10 @@ the disk at every commit).
 import json
 import os
 import sqlite3
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -52,6 +53,17 @@ class Row:
     meta: dict[str, Json]
 
 
+@dataclass(frozen=True, kw_only=True)
+class Input:
+    """An INPUT of OUT. There are several only where all of them are tables; the first one's folder is the home."""
+
+    file: str  # in full: which one it is
+    place: str = ""  # the folder that its paths are told from, as it was first written; empty where that is not known
+    title: str = ""  # what is given back is named after: no other INPUT of OUT has it
+    described: str = ""
+    command: Mapping[str, Any] = field(default_factory=dict)  # for `retry`
+
+
 def _first_schema(db: sqlite3.Connection) -> None:
     db.execute(
         "CREATE TABLE items (key TEXT PRIMARY KEY, position INTEGER NOT NULL, number INTEGER NOT NULL, "
@@ -68,7 +80,16 @@ def _first_schema(db: sqlite3.Connection) -> None:
     db.execute("CREATE TABLE learnt (what TEXT PRIMARY KEY, size INTEGER NOT NULL)")
 
 
-_MIGRATIONS: tuple[Callable[[sqlite3.Connection], None], ...] = (_first_schema,)
+def _several_inputs(db: sqlite3.Connection) -> None:
+    """Which INPUT an item came with first, and the name that it was given (empty: it was made before names were kept).
+
+    The INPUTs themselves are a fact of the run, `inputs`; see `Journal.inputs` for runs that have none.
+    """
+    db.execute("ALTER TABLE items ADD COLUMN input INTEGER NOT NULL DEFAULT 0")
+    db.execute("ALTER TABLE items ADD COLUMN name TEXT NOT NULL DEFAULT ''")
+
+
+_MIGRATIONS: tuple[Callable[[sqlite3.Connection], None], ...] = (_first_schema, _several_inputs)
 
 _COLUMNS = "key, position, number, status, stage, error_class, error, outputs, sizes, meta"
 _END = (
@@ -103,6 +124,11 @@ class Journal:
         finally:
             db.close()
 
+    @staticmethod
+    def is_in(out: Path) -> bool:
+        """Whether OUT holds the journal of a run."""
+        return (out / STATE / "journal.db").is_file()
+
     @classmethod
     @contextmanager
     def read(cls, out: Path) -> Iterator["Journal"]:
@@ -131,41 +157,106 @@ class Journal:
                 "INSERT OR REPLACE INTO run VALUES (?, ?)", [(name, json.dumps(value)) for name, value in facts.items()]
             )
 
+    def inputs(self) -> list[Input]:
+        """The INPUTs of OUT, in the order in which they came. A run of an earlier version knows the command of one."""
+        found = self.recall("inputs")
+        if found is None:
+            command = self.recall("command")
+            if command is None:
+                return []
+            file = str(command.get("input", ""))
+            described = str(self.recall("source") or "")
+            return [Input(file=file, title=Path(file).stem, described=described, command=command)]
+        return [Input(**one) for one in found]
+
+    def remember_inputs(self, inputs: Sequence[Input]) -> None:
+        self.remember(inputs=[asdict(one) for one in inputs])
+
     # --- items -------------------------------------------------------------------------------------------------------
 
-    def register(self, keys: Iterable[str]) -> None:
-        """Make the journal's order that of `keys` (the source as it is now).
+    def register(
+        self, keys: Iterable[str], *, input: int = 0, name_of: Callable[[str, int], str] = lambda *_: ""
+    ) -> None:
+        """Make the journal's order that of `keys` (the source of that INPUT as it is now), and keep new items' names.
 
-        New keys are added as pending, with the next free numbers. Keys that the source no longer has stay behind the
-        one they followed when they ended, and are forgotten when they had not.
+        New keys are added as pending, with the next free numbers, behind all items of earlier INPUTs. Keys that the
+        source no longer has stay behind the one they followed when they ended, and are forgotten when they had not.
+        Items that came with another INPUT stay where and as they are, whether or not `keys` has them too.
         """
-        keys = list(keys)
         with self._atomic():
-            known = [key for (key,) in self._db.execute("SELECT key FROM items ORDER BY position")]
+            others = {key for (key,) in self._db.execute("SELECT key FROM items WHERE input != ?", (input,))}
+            keys = [key for key in keys if key not in others]
+            known = self._keys_of(input)
             if known == keys:
                 return
             if known:
-                self._db.execute("CREATE TEMP TABLE now (key TEXT PRIMARY KEY)")
-                self._db.executemany("INSERT INTO now VALUES (?)", ((key,) for key in keys))
-                gone = f"key NOT IN (SELECT key FROM now) AND status NOT IN ({_DONE})"
-                self._db.execute(f"DELETE FROM items WHERE {gone}")
-                self._db.execute("DROP TABLE now")
-                known = [key for (key,) in self._db.execute("SELECT key FROM items ORDER BY position")]
-            (first_free,) = self._db.execute("SELECT coalesce(max(number) + 1, 0) FROM items").fetchone()
-            old, new_number = set(known), first_free
-            for position, key in enumerate(merged(known, keys)):
+                self._forget_all_but(keys, input)
+                known = self._keys_of(input)
+            old, reserved, free = set(known), self._reserved_numbers(), self._free_numbers()
+            position = first = self._first_position(input)
+            for position, key in enumerate(merged(known, keys), first):
                 if key in old:
                     self._db.execute("UPDATE items SET position = ? WHERE key = ?", (position, key))
                 else:
-                    self._add(key, position, new_number)
-                    new_number += 1
+                    number = reserved[key] if key in reserved else next(free)
+                    self._add(key, position, number, input=input, name=name_of(key, number))
+            self._make_room(position + 1, input)
 
-    def _add(self, key: str, position: int, number: int) -> None:
+    def _keys_of(self, input: int) -> list[str]:
+        query = "SELECT key FROM items WHERE input = ? ORDER BY position"
+        return [key for (key,) in self._db.execute(query, (input,))]
+
+    def _forget_all_but(self, keys: Iterable[str], input: int) -> None:
+        self._db.execute("CREATE TEMP TABLE now (key TEXT PRIMARY KEY)")
+        self._db.executemany("INSERT INTO now VALUES (?)", ((key,) for key in keys))
+        self._forget_unfinished("input = ? AND key NOT IN (SELECT key FROM now)", (input,))
+        self._db.execute("DROP TABLE now")
+
+    def _forget_unfinished(self, where: str, values: tuple[object, ...]) -> None:
+        """Inside a transaction. An item that was begun may have files: its number stays its own if it comes back."""
+        gone = f"{where} AND status NOT IN ({_DONE})"
+        begun = dict(self._db.execute(f"SELECT key, number FROM items WHERE {gone} AND attempts > 0", values))
+        if begun:
+            reserved = json.dumps(self._reserved_numbers() | begun)
+            self._db.execute("INSERT OR REPLACE INTO run VALUES ('reserved_numbers', ?)", (reserved,))
+        self._db.execute(f"DELETE FROM items WHERE {gone}", values)
+
+    def _reserved_numbers(self) -> dict[str, int]:
+        return self.recall("reserved_numbers") or {}
+
+    def _free_numbers(self) -> Iterator[int]:
+        (first,) = self._db.execute("SELECT coalesce(max(number) + 1, 0) FROM items").fetchone()
+        reserved = set(self._reserved_numbers().values())
+        return (number for number in count(first) if number not in reserved)
+
+    def _first_position(self, input: int) -> int:
+        query = "SELECT coalesce(max(position) + 1, 0) FROM items WHERE input < ?"
+        return int(self._db.execute(query, (input,)).fetchone()[0])
+
+    def _make_room(self, end: int, input: int) -> None:
+        """Items of later INPUTs begin at position `end` or behind it."""
+        (begin,) = self._db.execute("SELECT min(position) FROM items WHERE input > ?", (input,)).fetchone()
+        if begin is not None and begin < end:
+            self._db.execute("UPDATE items SET position = position + ? WHERE input > ?", (end - begin, input))
+
+    def _add(self, key: str, position: int, number: int, *, input: int = 0, name: str = "") -> None:
         self._db.execute(
-            "INSERT INTO items (key, position, number, status) VALUES (?, ?, ?, ?) "
+            "INSERT INTO items (key, position, number, status, input, name) VALUES (?, ?, ?, ?, ?, ?) "
             "ON CONFLICT (key) DO UPDATE SET position = excluded.position",
-            (key, position, number, Status.PENDING),
+            (key, position, number, Status.PENDING, input, name),
         )
+
+    def names(self, present: Collection[str], *, input: int) -> dict[str, str]:
+        """Key -> the name it was given, of every item that may have files or get some.
+
+        An item of that INPUT which it no longer has (it is not in `present`) counts only when something was made of it.
+        """
+        found = self._db.execute("SELECT key, name, status, input FROM items ORDER BY position")
+        return {key: name for key, name, status, of in found if status in MADE or of != input or key in present}
+
+    def numbers(self) -> Iterator[tuple[str, int]]:
+        """(key, number) of every item, in any order."""
+        yield from self._db.execute("SELECT key, number FROM items")
 
     def row(self, key: str) -> Row | None:
         found = self._db.execute(f"SELECT {_COLUMNS} FROM items WHERE key = ?", (key,)).fetchone()
@@ -208,10 +299,6 @@ class Journal:
     def output_count(self) -> int:
         (count,) = self._db.execute("SELECT count(*) FROM items, json_each(items.outputs)").fetchone()
         return int(count)
-
-    def moved_numbers(self) -> dict[str, int]:
-        """Key -> number, where it is not the position: files were added or vanished since it was given."""
-        return dict(self._db.execute("SELECT key, number FROM items WHERE number != position"))
 
     def counts(self) -> dict[str, int]:
         """Status -> how many."""
@@ -269,10 +356,10 @@ class Journal:
             last = Settled(row.key, row.position, row.meta)
         return last
 
-    def drop_unfinished(self) -> None:
-        """Forget items that a whole pass over the source did not meet again."""
+    def drop_unfinished(self, *, input: int = 0) -> None:
+        """Forget items of that INPUT that a whole pass over the source did not meet again."""
         with self._atomic():
-            self._db.execute(f"DELETE FROM items WHERE status NOT IN ({_DONE})")
+            self._forget_unfinished("input = ?", (input,))
 
     # --- the rest ----------------------------------------------------------------------------------------------------
 

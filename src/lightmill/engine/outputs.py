@@ -4,7 +4,9 @@ import errno
 import os
 import platform
 import re
+import shutil
 import threading
+import unicodedata
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from hashlib import blake2b
@@ -54,6 +56,22 @@ class Outputs:
                 return False
             os.replace(temporary, target)
         return True
+
+    def link(self, source: str, path: str) -> int:
+        """Make the file at `path` the same as the one at `source` (both relative, posix) and return its size.
+
+        By a hard link, or by a copy where the file system has none. A `path` that is the same already stays untouched.
+        Raises as `write` does; FileNotFoundError where there is no source.
+        """
+        origin, target = os.path.join(self.root, source), os.path.join(self.root, path)
+        if not _same_file(origin, target):
+            with self._growing(path) as (temporary, _):
+                if not _linked(origin, temporary):
+                    if same_content(origin, target):
+                        return os.stat(target).st_size
+                    _copy(origin, temporary, durable=self.durable)
+                os.replace(temporary, target)
+        return os.stat(target).st_size
 
     @contextmanager
     def _growing(self, path: str) -> Iterator[tuple[str, str]]:
@@ -129,6 +147,11 @@ def temporary_name(name: str) -> str:
     return f".lm-{place}-{os.getpid()}.tmp"
 
 
+def folded(path: str) -> str:
+    """What all spellings of a path have in common that are one file on some file system: case, Unicode normal form."""
+    return unicodedata.normalize("NFC", unicodedata.normalize("NFC", path).casefold())
+
+
 def same_content(one: str, other: str) -> bool:
     """Whether both files exist and hold the same bytes."""
     try:
@@ -136,6 +159,13 @@ def same_content(one: str, other: str) -> bool:
             return False
         with open(one, "rb") as a, open(other, "rb") as b:
             return all(left == b.read(1 << 20) for left in _pieces(a.read))
+    except OSError:
+        return False
+
+
+def _same_file(one: str, other: str) -> bool:
+    try:
+        return os.path.samefile(one, other)
     except OSError:
         return False
 
@@ -155,6 +185,23 @@ def _write_file(path: str, data: bytes, *, durable: bool) -> None:
             os.fsync(handle)
     finally:
         os.close(handle)
+
+
+def _linked(origin: str, temporary: str) -> bool:
+    _remove(temporary)
+    try:
+        os.link(origin, temporary)
+    except OSError:  # another device, no links here, too many of them; where it is something else, copying says so
+        return False
+    return True
+
+
+def _copy(origin: str, temporary: str, *, durable: bool) -> None:
+    with open(origin, "rb") as source, open(temporary, "wb") as file:
+        shutil.copyfileobj(source, file, 1 << 20)
+        file.flush()
+        if durable:
+            os.fsync(file.fileno())
 
 
 def _sync_folder(path: str) -> None:

@@ -10,23 +10,24 @@ import signal
 import sys
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import islice
 from pathlib import Path
-from typing import Literal
+from typing import Literal, Protocol, runtime_checkable
 
 from lightmill.engine.batching import LearntSizes
 from lightmill.engine.buffers import free_memory_bytes
 from lightmill.engine.executor import Executor
 from lightmill.engine.items import ENDS, Item, Json, Settled, Source, Status
-from lightmill.engine.journal import End, Journal, Row, outputs_hold, set_aside
+from lightmill.engine.journal import End, Input, Journal, Row, outputs_hold, set_aside
 from lightmill.engine.lock import RunLock
 from lightmill.engine.mailbox import Found, Mailbox
 from lightmill.engine.manifest import write_manifests
 from lightmill.engine.naming import Naming, plan_names, printable
-from lightmill.engine.outputs import Outputs
+from lightmill.engine.outputs import Outputs, folded
 from lightmill.engine.pipeline import Pipeline
 from lightmill.engine.progress import Progress, Snapshot, open_progress
 from lightmill.engine.record import Session
@@ -34,7 +35,14 @@ from lightmill.engine.summary import SHEET, report_data, write_reports
 from lightmill.engine.trace import Trace
 from lightmill.engine.work import Event, Started
 from lightmill.engine.workers import Workers
-from lightmill.errors import ChangedConfig, InputError, LightmillError, OutputError, TooManyFailures
+from lightmill.errors import (
+    ChangedConfig,
+    InputError,
+    LightmillError,
+    NameCollision,
+    OutputError,
+    TooManyFailures,
+)
 from lightmill.types import Budget
 
 STATE_FOLDER = ".lightmill"
@@ -85,6 +93,42 @@ class Job:
     export: Callable[[Outputs, Journal], list[str]] = lambda *_: []  # files made from all items; their names
 
 
+@runtime_checkable
+class Sharing(Protocol):
+    """A source that may share OUT with others of its kind (a table): its keys are paths, told from a folder."""
+
+    @property
+    def file(self) -> str:
+        """Which INPUT it is: its path in full."""
+        ...
+
+    @property
+    def resolved(self) -> str:
+        """The same with every link followed, as runs of earlier versions have it."""
+        ...
+
+    @property
+    def place(self) -> str:
+        """The folder that its paths are told from, as it was written."""
+        ...
+
+    @property
+    def title(self) -> str:
+        """What is given back would be named after it."""
+        ...
+
+    def place_of(self, file: str) -> str | None:
+        """The place of another INPUT; None where that is of another kind."""
+        ...
+
+    def share(self, home: str, *, place: str, number: int) -> None:
+        """Tell keys from `home`, so that one picture has one key in OUT.
+
+        `place` is its own folder as it was first written, `number` which INPUT of OUT it is, from 0.
+        """
+        ...
+
+
 @dataclass(frozen=True, kw_only=True)
 class RunResult:
     """How a run ended."""
@@ -96,6 +140,7 @@ class RunResult:
     manifest: Path
     report: Path
     warnings: tuple[str, ...] = ()
+    remarks: tuple[str, ...] = ()  # what a recipe has to say at the end
 
     @property
     def ok(self) -> int:
@@ -147,13 +192,15 @@ def run(job: Job, options: RunOptions, *, retry: Callable[[Row], bool] | None = 
         stack.enter_context(RunLock(job.out / STATE_FOLDER))
         if options.fresh:
             set_aside(job.out)
+        opened = Journal.open(job.out, durable=options.durable)
+        before = stack.enter_context(opened) if Journal.is_in(job.out) else None
+        standing = _standing(job, before)
         keys = _keys(job, options)
-        name_of = plan_names(keys or (), options.naming)
-        job.check_names(name_of(key, number) for number, key in enumerate(keys or ()))
-        journal = stack.enter_context(Journal.open(job.out, durable=options.durable))
-        _compare(journal, job)
-        driver = _Driver(job, options, pipeline, journal, outputs)
-        return driver.drive(keys, name_of, retry)
+        name_of, names = _names(keys, before, standing, options.naming)
+        job.check_names(names)
+        journal = before or stack.enter_context(opened)  # what is refused until here leaves no journal where none was
+        _remember(journal, job, standing)
+        return _Driver(job, options, pipeline, journal, outputs, standing).drive(keys, name_of, retry)
 
 
 def _keys(job: Job, options: RunOptions) -> list[str] | None:
@@ -166,31 +213,148 @@ def _keys(job: Job, options: RunOptions) -> list[str] | None:
     return keys
 
 
-def _compare(journal: Journal, job: Job) -> None:
+@dataclass(frozen=True, kw_only=True)
+class _Standing:
+    """An INPUT among those of OUT."""
+
+    inputs: tuple[Input, ...]  # this one included
+    number: int  # which of them it is
+
+    @property
+    def shared(self) -> bool:
+        return len(self.inputs) > 1
+
+
+def _standing(job: Job, journal: Journal | None) -> _Standing:
+    """Where the job's INPUT stands in OUT; its keys are told from the home of OUT from now on.
+
+    Raises ChangedConfig: what is in OUT was made with other options, or from another INPUT and not both are tables.
+    """
+    before = journal.recall("config") if journal else None
+    known = journal.inputs() if journal and before is not None else []
+    home = _home(job.source, known)
+    if journal and before is not None:
+        _refuse_changes({"recipe": journal.recall("recipe"), **before}, job, shares=home is not None)
+    if home is None or not isinstance(job.source, Sharing):
+        file = str(job.config.get("input", ""))
+        return _Standing(inputs=(Input(file=file, described=job.source.described, command=job.command),), number=0)
+    return _seated(job, job.source, home, known)
+
+
+def _seated(job: Job, source: Sharing, home: str, known: list[Input]) -> _Standing:
+    """A table among tables, in its old place or behind them."""
+    number = next((i for i, one in enumerate(known) if _is_same(one, source)), len(known))
+    was = next((one for one in known[number : number + 1] if one.place), None)
+    others = known[:number] + known[number + 1 :]
+    mine = Input(
+        file=source.file,
+        place=was.place if was else source.place,
+        title=was.title if was else _free_title(source.title, others),
+        described=job.source.described,
+        command=job.command,
+    )
+    source.share(home, place=mine.place, number=number)
+    inputs = [*known[:number], mine, *known[number + 1 :]]
+    return _Standing(inputs=(replace(inputs[0], place=home), *inputs[1:]), number=number)
+
+
+def _home(source: Source, known: list[Input]) -> str | None:
+    """The folder that keys in OUT are told from: that of its first table. None where this or that is none."""
+    if not isinstance(source, Sharing):
+        return None
+    if not known or (not known[0].place and _is_same(known[0], source)):
+        return source.place
+    return known[0].place or source.place_of(known[0].file)
+
+
+def _is_same(known: Input, source: Sharing) -> bool:
+    return known.file == source.file or (not known.place and known.file == source.resolved)
+
+
+def _free_title(title: str, known: list[Input]) -> str:
+    taken = {folded(one.title) for one in known}
+    free, count = title, 1
+    while folded(free) in taken:
+        count += 1
+        free = f"{title}_{count}"
+    return free
+
+
+def _refuse_changes(was: Mapping[str, Json], job: Job, *, shares: bool) -> None:
     """Refuse to mix the outputs of two configs in one OUT."""
-    before = journal.recall("config")
-    if before is not None:
-        now: dict[str, Json] = {"recipe": job.recipe, **job.config}
-        was = {"recipe": journal.recall("recipe"), **before}
-        changed = [
-            _change(name, was.get(name), now.get(name)) for name in {**was, **now} if was.get(name) != now.get(name)
-        ]
-        if changed:
-            raise ChangedConfig(
-                f"{job.out} holds a run with other options: {'; '.join(changed)}. "
-                "Choose another OUT, or start anew with --fresh (it deletes nothing)"
+    now: dict[str, Json] = {"recipe": job.recipe, **job.config}
+    changed = [
+        _change(name, was.get(name), now.get(name))
+        for name in {**was, **now}
+        if was.get(name) != now.get(name) and not (shares and name == "input")
+    ]
+    if changed:
+        raise ChangedConfig(
+            f"{job.out} holds a run with other options: {'; '.join(changed)}. "
+            "Choose another OUT, or start anew with --fresh (it deletes nothing)"
+        )
+
+
+def _names(
+    keys: list[str] | None, journal: Journal | None, standing: _Standing, naming: Naming
+) -> tuple[Callable[[str, int], str], Iterator[str]]:
+    """A function (key, number) -> output name, and the names of all items that are known now.
+
+    A name once given stays. Raises NameCollision where an item would take another's, of whichever INPUT of OUT.
+    """
+    given = journal.names(set(keys or ()), input=standing.number) if journal and keys else {}
+    if not standing.shared:
+        given = {key: given[key] for key in keys or () if key in given}
+    union = list(dict.fromkeys([*given, *(keys or ())]))
+    planned = plan_names(union, naming)
+    if naming is Naming.INDEX:
+        return planned, (planned("", number) for number in range(len(union)))
+    kept = _still_their_own({key: name for key, name in given.items() if name and name != planned(key, 0)}, given)
+
+    def name_of(key: str, number: int) -> str:
+        return kept.get(key) or planned(key, number)
+
+    if kept:
+        _refuse_taken(union, given, name_of)
+    return name_of, (name_of(key, number) for number, key in enumerate(union))
+
+
+def _still_their_own(names: dict[str, str], given: Mapping[str, str]) -> dict[str, str]:
+    """Without those that another item was given as well, while the one or the other was not in the source."""
+    owners = Counter(folded(name) for name in given.values()) if names else Counter[str]()
+    return {key: name for key, name in names.items() if owners[folded(name)] == 1}
+
+
+def _refuse_taken(keys: list[str], given: Mapping[str, str], name_of: Callable[[str, int], str]) -> None:
+    """Refuse a new item whose name another has already."""
+    taken = {folded(name): key for key, name in given.items() if name}
+    for key in keys:
+        name = name_of(key, 0)
+        other = taken.setdefault(folded(name), key)
+        if other != key and name != given.get(key):
+            raise NameCollision(
+                f"{printable(other)} and {printable(key)} would both be written as {printable(name)}; "
+                "rename one of them, or use --naming index"
             )
+
+
+def _remember(journal: Journal, job: Job, standing: _Standing) -> None:
+    """What the next run, `retry` and the report want to know of this one."""
+    before = journal.recall("config")
+    first = {"input": before["input"]} if standing.shared and before and "input" in before else {}
+    journal.remember_inputs(standing.inputs)
     journal.remember(
         recipe=job.recipe,
         version=job.version,
-        config=dict(job.config),
-        command=dict(job.command),
-        source=job.source.described,
+        config={**job.config, **first},
+        source=", ".join(one.described for one in standing.inputs),
     )
 
 
 def _change(name: str, was: Json, now: Json) -> str:
     texts = ["not given" if value is None else str(value) for value in (was, now)]
+    if name == "input":
+        return f"its INPUT was {texts[0]}, now {texts[1]} (only tables can share an OUT)"
     if any(isinstance(value, dict | list) for value in (was, now)) or max(map(len, texts)) > 60:
         return f"the content of {name} has changed"
     return f"{name} was {texts[0]}, now {texts[1]}"
@@ -218,8 +382,11 @@ class _Tally:
 
 
 class _Driver:
-    def __init__(self, job: Job, options: RunOptions, pipeline: Pipeline, journal: Journal, outputs: Outputs) -> None:
+    def __init__(
+        self, job: Job, options: RunOptions, pipeline: Pipeline, journal: Journal, outputs: Outputs, standing: _Standing
+    ) -> None:
         self._job = job
+        self._standing = standing
         self._options = options
         self._pipeline = pipeline
         self._journal = journal
@@ -256,7 +423,7 @@ class _Driver:
         self, keys: list[str] | None, name_of: Callable[[str, int], str], retry: Callable[[Row], bool] | None
     ) -> _Plan:
         if keys is not None:
-            self._journal.register(keys)
+            self._journal.register(keys, input=self._standing.number, name_of=name_of)
         present = None if keys is None else set(keys)
         settled, again = set[str](), list[str]()
         for row in self._journal.rows():
@@ -272,8 +439,16 @@ class _Driver:
         if keys is None:
             return self._streamed(name_of, settled, wanted)
         todo = [i for i, key in enumerate(keys) if (key in wanted if wanted is not None else key not in settled)]
-        items = self._listed(set(todo), len(todo), name_of, self._journal.moved_numbers())
+        items = self._listed(set(todo), len(todo), name_of, self._moved_numbers(keys, {keys[i] for i in todo}))
         return _Plan(items, len(keys), len(keys) - len(todo), len(todo))
+
+    def _moved_numbers(self, keys: list[str], todo: set[str]) -> dict[str, int]:
+        """Key -> number of those items to do whose number is not their position in the source."""
+        return {
+            key: number
+            for key, number in self._journal.numbers()
+            if key in todo and not (number < len(keys) and keys[number] == key)
+        }
 
     def _listed(
         self, todo: set[int], count: int, name_of: Callable[[str, int], str], numbers: Mapping[str, int]
@@ -506,8 +681,10 @@ class _Driver:
         exports: list[str] = []
         if outcome == "finished":
             if whole:
-                journal.drop_unfinished()
+                journal.drop_unfinished(input=self._standing.number)
             exports = self._job.export(outputs, journal)
+            if self._standing.shared:
+                exports = list(dict.fromkeys([*(journal.recall("exports") or []), *exports]))
             journal.remember(exports=list[Json](exports))
             write_manifests(outputs, journal)
         data = report_data(journal, SHEET)

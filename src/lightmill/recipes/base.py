@@ -33,10 +33,33 @@ SizeOption = Annotated[Size, _parsed(Size.parse), PlainSerializer(str)]
 BudgetOption = Annotated[Budget, _parsed(Budget.parse), PlainSerializer(str)]
 BytesOption = Annotated[int, _parsed(parse_bytes), Field(gt=0)]
 
+# which frames of a video are taken; `check_times` says how they go together
+FrameRate = Annotated[
+    float | None,
+    Field(gt=0, allow_inf_nan=False, description="Frames a second to take from a video (default: all)."),
+]
+StartTime = Annotated[
+    float | None, Field(ge=0, allow_inf_nan=False, description="Where in the video to begin, in seconds.")
+]
+EndTime = Annotated[
+    float | None, Field(gt=0, allow_inf_nan=False, description="Where in the video to end, in seconds.")
+]
+FramePick = Annotated[Literal["first", "sharpest"], Field(description="Which frame of each 1/fps to take.")]
+
 
 def run_only(default: Any, **more: Any) -> Any:
     """A field that says how to run, not what comes out: a resume does not compare it."""
     return Field(default, json_schema_extra={"run_only": True}, **more)
+
+
+def repeated(**more: Any) -> Any:
+    """A field that holds several values, each given by the option once more."""
+    return Field((), json_schema_extra={"repeated": True}, **more)
+
+
+def either_or(negative: str, **more: Any) -> Any:
+    """A choice between two, off unless it is made: two flags, of which the other one is called `negative`."""
+    return Field(False, json_schema_extra={"negative": negative}, **more)
 
 
 class Recipe(BaseModel):
@@ -48,6 +71,7 @@ class Recipe(BaseModel):
     table_suffix: ClassVar[str] = "outputs"  # `<table>_with_<suffix>.csv`
     path_options: ClassVar[Mapping[str, Callable[[str], bool]]] = {}  # option -> whether a value of it names a file
     positional: ClassVar[tuple[str, ...]] = ()  # options that stand between INPUT and OUT
+    out_is_optional: ClassVar[bool] = False  # then `default_out` says where
     input_name: ClassVar[str] = "input"
     input_help: ClassVar[str] = "A folder of pictures, one picture, a table (.csv, .parquet), a .zip, or a video."
 
@@ -91,6 +115,10 @@ class Recipe(BaseModel):
         """The work that these options mean. Raises UsageError and InputError before anything is written."""
         raise NotImplementedError(f"{type(self).__name__} does not say what its work is")
 
+    def default_out(self, input: Path) -> Path:
+        """Where to write when no OUT is given. Raises UsageError where it must be given."""
+        raise UsageError(f"{self.name} {input} needs an OUT: the folder for everything that is made")
+
     # --- what all share ----------------------------------------------------------------------------------------------
 
     def run(self, input: Path | str, out: Path | str, *, retry: "Callable[[Row], bool] | None" = None) -> "RunResult":
@@ -99,22 +127,27 @@ class Recipe(BaseModel):
 
         return run(self.job(Path(input), Path(out)), self.run_options(), retry=retry)
 
+    @classmethod
+    def run_only_fields(cls) -> set[str]:
+        """Options that say how to run, not what comes out."""
+        return {name for name, field in cls.model_fields.items() if is_run_only(field)}
+
     @staticmethod
     def version() -> str:
         return __version__
 
     def config(self, input: Path) -> dict[str, Json]:
         """What decides the outputs: every option but the run-only ones, and the INPUT."""
-        chosen = {name for name, field in type(self).model_fields.items() if not is_run_only(field)}
-        return {"input": str(input.resolve()), **self._absolute(self.model_dump(mode="json", include=chosen))}
+        options = self.model_dump(mode="json", exclude=self.run_only_fields())
+        return {"input": str(input.resolve()), **self.absolute(options)}
 
     def command(self, input: Path) -> dict[str, Json]:
         """What `lightmill retry` needs to do this again from anywhere."""
         unset = {"fresh", "progress", "trace"}
         options = self.model_dump(mode="json", exclude_defaults=True, exclude=unset)
-        return {"recipe": self.name, "input": str(input.resolve()), "options": self._absolute(options)}
+        return {"recipe": self.name, "input": _in_full(input), "options": self.absolute(options)}
 
-    def _absolute(self, options: dict[str, Json]) -> dict[str, Json]:
+    def absolute(self, options: dict[str, Json]) -> dict[str, Json]:
         """The options with files and folders named in full: the same run can be meant from anywhere."""
         named = {name: str(options[name]) for name in self.path_options if options.get(name)}
         return options | {
@@ -148,9 +181,35 @@ class Recipe(BaseModel):
         return SourceOptions(exclude=out, zip_limit=zip_limit, **more)
 
 
+def _in_full(input: Path) -> str:
+    """The INPUT as it is named from anywhere. A link to a file stays one: a table's paths go on from its folder."""
+    return str(input.resolve() if input.is_dir() else input.parent.resolve() / input.name)
+
+
 def is_run_only(field: Any) -> bool:
     """Whether a field says how to run, not what comes out."""
     return bool((field.json_schema_extra or {}).get("run_only"))
+
+
+def is_repeated(field: Any) -> bool:
+    """Whether the option may be given several times."""
+    return bool((field.json_schema_extra or {}).get("repeated"))
+
+
+def negative_of(field: Any) -> str | None:
+    """The flag that says no, where there is one."""
+    return (field.json_schema_extra or {}).get("negative")
+
+
+def shown_default(field: Any) -> str:
+    """The default as a user would write it; empty where there is none to speak of."""
+    default = field.get_default(call_default_factory=True)
+    if default is None or default is False or default == () or field.is_required():
+        return ""
+    for about in field.metadata:
+        if isinstance(about, PlainSerializer):
+            default = about.func(default)  # type: ignore[call-arg]  # ours take the value alone
+    return ",".join(map(str, default)) if isinstance(default, tuple) else str(default)
 
 
 def option_name(field: str) -> str:
@@ -179,3 +238,19 @@ def listed(*fields: str) -> Any:
     return field_validator(*fields, mode="before")(
         lambda value: tuple(part for part in value.split(",") if part) if isinstance(value, str) else value
     )
+
+
+def phrases(value: Any) -> Any:
+    """Texts that commas or list items part, without blanks around them: `person, tripod`."""
+    texts = [value] if isinstance(value, str) else value
+    if not isinstance(texts, list | tuple) or not all(isinstance(text, str) for text in texts):
+        return value
+    return tuple(part.strip() for text in texts for part in text.split(",") if part.strip())
+
+
+def check_times(*, fps: float | None, start: float | None, end: float | None, pick: str) -> None:
+    """Raises ValueError where the options for the frames of a video do not go together."""
+    if end is not None and end <= (start or 0):
+        raise ValueError(f"--end {end:g} must be after --start {start or 0:g}")
+    if pick == "sharpest" and fps is None:
+        raise ValueError("--pick sharpest needs --fps: it takes the sharpest frame of each 1/fps")

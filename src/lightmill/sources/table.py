@@ -6,7 +6,7 @@ import io
 import json
 import os
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import zip_longest
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, TypeAlias
@@ -60,8 +60,9 @@ class NoPath:
 class TableSource:
     """The pictures that a table names, in the order of their first row.
 
-    Keys are paths relative to the table's folder, normalised, with `/`; rows with equal keys share one item, which has
-    the columns of the first. A row without a path is an item that fails alone, `row 9 (no image_path)`.
+    Paths are relative to the table's folder. So are keys, normalised, with `/`, unless the table shares OUT with one
+    that was there before: see `share`. Rows with equal keys share one item, which has the columns of the first. A row
+    without a path is an item that fails alone, `row 9 (no image_path)`.
     Raises InputError: not text in UTF-8 (or UTF-16 with a mark), no Parquet, no column `image_path`, no rows.
     """
 
@@ -69,11 +70,32 @@ class TableSource:
 
     def __init__(self, path: Path) -> None:
         self.table = read_parquet(path) if files.suffix_of(path.name) == "parquet" else read_csv(path)
-        self._first: dict[str, int] = {}
-        for number, key in enumerate(self.table.keys):
-            self._first.setdefault(key, number)
+        self._first = _first_rows(self.table.keys)
         self.warnings: list[str] = []
         self.described = f"table {files.shown(path)}"
+        self.place = os.path.abspath(path.parent)
+        self.file = os.path.join(os.path.realpath(self.place), path.name)  # a link to a table in another folder is
+        self.resolved = os.path.realpath(path)  # another table: its paths lead elsewhere
+        self.title = path.stem
+        self._told = (self.place, self.place, 0)  # what the keys of the table were told by
+
+    def place_of(self, file: str) -> str | None:
+        """The folder of another table; None where the file is none."""
+        return os.path.dirname(file) if files.suffix_of(os.path.basename(file)) in files.TABLE_SUFFIXES else None
+
+    def share(self, home: str, *, place: str, number: int) -> None:
+        """Tell keys from `home`, the folder of the first table in OUT, so that a picture has one key in all of them.
+
+        `place` is this table's folder as it was written when it first came into OUT, and stays what its keys are told
+        by however it is written now. `number` is which table of OUT this is, from 0; from the second on, a row without
+        a path has the key `row 9 of table 2 (no image_path)`. Pictures are still looked for beside this table.
+        """
+        if self._told != (home, place, number):
+            self._told = (home, place, number)
+            cells = _cells(self.table.columns, self.table.rows)
+            keys = _keys(cells, _Anchors.shared(self.place, home=home, place=place), number)
+            self.table = replace(self.table, keys=keys)
+            self._first = _first_rows(keys)
 
     def items(self, after: Settled | None = None) -> Iterator[Item]:  # noqa: ARG002 (does not stream)
         """An item for each distinct picture."""
@@ -214,23 +236,65 @@ def _keyed(path: Path, columns: list[str], rows: list[list[str]]) -> tuple[list[
         raise InputError(f"the table {name} has {found} {PATH_COLUMN}; it has: {', '.join(map(_quoted, columns))}")
     if not rows:
         raise InputError(f"the table {name} has a header and no rows")
-    place, folder = columns.index(PATH_COLUMN), os.path.abspath(path.parent)
-    homes = tuple(dict.fromkeys((folder, os.path.realpath(folder))))
-    keys, paths = [], []
-    for number, row in enumerate(rows, 1):
-        cell = row[place] if place < len(row) else ""
-        named = bool(cell.strip())
-        paths.append(os.path.join(folder, cell) if named else "")
-        keys.append(_key(paths[-1], homes) if named else f"row {number} (no {PATH_COLUMN})")
-    return keys, paths
+    folder = os.path.abspath(path.parent)
+    cells = _cells(columns, rows)
+    paths = [os.path.join(folder, cell) if cell.strip() else "" for cell in cells]
+    return _keys(cells, _Anchors.alone(folder), 0), paths
 
 
-def _key(path: str, homes: tuple[str, ...]) -> str:
-    plain = os.path.normpath(path)
-    for home in homes:
-        if plain.startswith(home) and plain[len(home) : len(home) + 1] == os.sep:
-            return plain[len(home) + 1 :].replace(os.sep, "/")
-    return os.path.relpath(plain, homes[0]).replace(os.sep, "/")
+def _cells(columns: list[str], rows: list[list[str]]) -> list[str]:
+    """What each row has for a path."""
+    place = columns.index(PATH_COLUMN)
+    return [row[place] if place < len(row) else "" for row in rows]
+
+
+def _first_rows(keys: list[str]) -> dict[str, int]:
+    first: dict[str, int] = {}
+    for number, key in enumerate(keys):
+        first.setdefault(key, number)
+    return first
+
+
+@dataclass(frozen=True)
+class _Anchors:
+    """What paths are told from to make keys of them. One folder may be written in several ways, through links."""
+
+    places: tuple[str, ...]  # the table's folder: what relative paths go on from
+    homes: tuple[str, ...]  # what keys go on from; other paths are told from the first
+
+    @classmethod
+    def alone(cls, folder: str) -> "_Anchors":
+        return cls((folder,), _distinct(folder, os.path.realpath(folder)))
+
+    @classmethod
+    def shared(cls, folder: str, *, home: str, place: str) -> "_Anchors":
+        real = os.path.realpath(home)
+        if place == home or os.path.realpath(place) == real:
+            return cls((home,), _distinct(home, real, folder))
+        return cls(_distinct(place, os.path.realpath(place)), _distinct(home, real))
+
+
+def _distinct(*folders: str) -> tuple[str, ...]:
+    return tuple(dict.fromkeys(folders))
+
+
+def _keys(cells: list[str], anchors: _Anchors, number: int) -> list[str]:
+    of = f" of table {number + 1}" if number else ""
+    return [
+        _key(cell, anchors) if cell.strip() else f"row {row}{of} (no {PATH_COLUMN})"
+        for row, cell in enumerate(cells, 1)
+    ]
+
+
+def _key(cell: str, anchors: _Anchors) -> str:
+    """Below a home: what follows it. Otherwise the shortest way there."""
+    plain = [os.path.normpath(os.path.join(place, cell)) for place in anchors.places]
+    for path in plain:
+        for home in anchors.homes:
+            if path.startswith(home) and path[len(home) : len(home) + 1] == os.sep:
+                return path[len(home) + 1 :].replace(os.sep, "/")
+    ways = [os.path.relpath(path, anchors.homes[0]).replace(os.sep, "/") for path in plain]
+    return min(ways, key=lambda way: way.count("../"))
 
 
 def _quoted(column: str) -> str:

@@ -7,7 +7,7 @@ from typing import TypeAlias
 
 from lightmill.sources.table import Encoding, Table
 
-Result: TypeAlias = tuple[str, str, str]  # output_image_path, status, error
+Result: TypeAlias = Sequence[str]  # output_image_path, status, error, and whatever columns there are besides
 
 RESULT_COLUMNS = ("output_image_path", "status", "error")
 _ROWS_AT_ONCE = 10_000
@@ -26,10 +26,11 @@ def write_back(table: Table, results: Mapping[str, Result], *, columns: Sequence
 def iterate_back(
     table: Table, results: Mapping[str, Result], *, columns: Sequence[str] = RESULT_COLUMNS
 ) -> Iterator[bytes]:
-    """The user's rows, columns, order and cells as they were, plus three columns: a CSV file's bytes, in pieces.
+    """The user's rows, columns, order and cells as they were, plus new columns: a CSV file's bytes, in pieces.
 
-    `results` maps an item's key to its cells; the rows of an item that is not in it get empty ones. Delimiter,
-    encoding, byte order mark and line ends are those of the input (a table from Parquet becomes CSV with `,` in UTF-8).
+    `results` maps an item's key to its cells, one for each of `columns`; the rows of an item that is not in it get
+    empty ones. Delimiter, encoding, byte order mark and line ends are those of the input (a table from Parquet becomes
+    CSV with `,` in UTF-8).
     A column of the user that has a new column's name stays; the new one is called `status_2` then, or `status_3`, ….
     Short rows are filled up. Cells beyond the header stay at the end of their row, after the new ones, so that every
     cell stands under its own header. Cells are quoted where CSV needs it.
