@@ -4,6 +4,7 @@ import cv2
 import numpy as np
 
 from lightmill.ops.sphere import Pixels
+from lightmill.ops.srgb import to_linear
 
 _JUDGED_WIDTH = 640
 
@@ -38,3 +39,37 @@ def _reduced_luminance(pixels: Pixels) -> Pixels:
     grey = read if read.ndim == 2 else cv2.cvtColor(read, cv2.COLOR_RGB2GRAY)
     cv2.resize(grey, reduced.shape[::-1], dst=reduced, interpolation=cv2.INTER_AREA)
     return reduced
+
+
+def clipped_share(pixels: Pixels) -> float:
+    """The share of pixels (0..1) with a channel at 0 or 255: what no later step can bring back.
+
+    pixels: [H, W, 3] or [H, W], uint8.
+    """
+    channels = pixels if pixels.ndim == 3 else pixels[..., None]
+    ends = (channels == 0) | (channels == 255)
+    return float(ends.any(axis=2).mean())
+
+
+def contrast(pixels: Pixels) -> float:
+    """Root-mean-square contrast: the standard deviation of the grey levels, 0..0.5 of full scale.
+
+    pixels: [H, W, 3] RGB or [H, W] grey, uint8. Peli, "Contrast in complex images", 1990.
+    """
+    _, deviation = cv2.meanStdDev(_grey(pixels))
+    return float(deviation[0, 0]) / 255
+
+
+def evenness(pixels: Pixels) -> float:
+    """How even the light is, 0..1: the darkest over the brightest of 4 x 4 fields by their mean luminance.
+
+    Fields are compared as light, not as levels; 1 is a picture of one brightness. It also falls where things, not the
+    light, are dark: compare pictures of one kind of subject. pixels: [H, W, 3] RGB or [H, W] grey, uint8.
+    """
+    fields = cv2.resize(to_linear(_grey(pixels)), (4, 4), interpolation=cv2.INTER_AREA)
+    brightest = float(fields.max())
+    return float(fields.min()) / brightest if brightest > 0 else 1.0
+
+
+def _grey(pixels: Pixels) -> Pixels:
+    return pixels if pixels.ndim == 2 else np.asarray(cv2.cvtColor(pixels, cv2.COLOR_RGB2GRAY), np.uint8)

@@ -18,7 +18,7 @@ def encode_curve(linear: NDArray[np.float64]) -> NDArray[np.float64]:
 
 
 _TO_LINEAR = decode_curve(np.arange(256) / 255).astype(np.float32)
-_TO_LEVEL = np.rint(255 * encode_curve(np.arange(_LEVELS) / (_LEVELS - 1))).astype(np.uint8)
+LEVEL_OF_LINEAR = np.rint(255 * encode_curve(np.arange(_LEVELS) / (_LEVELS - 1))).astype(np.uint8)
 
 
 def to_linear(levels: NDArray[np.uint8]) -> NDArray[np.float32]:
@@ -43,7 +43,7 @@ def to_levels(linear: NDArray[np.float32]) -> NDArray[np.uint8]:
     rounded = np.clip(linear, 0, 1)
     rounded *= _LEVELS - 1
     rounded += 0.5
-    return _TO_LEVEL.take(rounded.astype(np.uint16))
+    return LEVEL_OF_LINEAR.take(rounded.astype(np.uint16))
 
 
 def luminance(linear: NDArray[np.float32]) -> NDArray[np.float32]:
