@@ -21,6 +21,7 @@ from lightmill.recipes.registry import RECIPES
 
 # what a requirement is called where it is imported, where that is another name
 IMPORT_NAMES = {
+    "huggingface-hub": "huggingface_hub",
     "opencv-python-headless": "cv2",
     "pillow": "PIL",
     "pyyaml": "yaml",

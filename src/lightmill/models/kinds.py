@@ -30,6 +30,11 @@ class Instances:
     scores: list[float] = field(default_factory=list)  # 0..1
     labels: list[str] = field(default_factory=list)  # the prompt or class that each answers to
 
+    @property
+    def nbytes(self) -> int:
+        """What it holds, for the queues between stages."""
+        return sum(mask.nbytes for mask in self.masks)
+
 
 @dataclass(frozen=True, slots=True)
 class Intrinsics:
@@ -39,6 +44,11 @@ class Intrinsics:
     shading: Linear  # [H, W, 3], or [H, W, 1] where light has no colour
     residual: Linear | None = None
 
+    @property
+    def nbytes(self) -> int:
+        """What it holds, for the queues between stages."""
+        return self.albedo.nbytes + self.shading.nbytes + (0 if self.residual is None else self.residual.nbytes)
+
 
 @dataclass(frozen=True, slots=True)
 class Relief:
@@ -46,6 +56,11 @@ class Relief:
 
     normals: NDArray[np.float32]  # [H, W, 3] unit vectors: x right, y up, z towards the viewer
     height: NDArray[np.float32]  # [H, W] in pixels, towards the viewer; any offset
+
+    @property
+    def nbytes(self) -> int:
+        """What it holds, for the queues between stages."""
+        return self.normals.nbytes + self.height.nbytes
 
 
 class Model(Protocol):
@@ -97,3 +112,27 @@ class Scorer(Model, Protocol):
     """Gives pictures numbers, by name."""
 
     def __call__(self, image: Sequence[Image]) -> list[dict[str, float]]: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Ask:
+    """What is asked about one picture."""
+
+    prompt: str  # empty for models that take none
+    seed: int  # of what is drawn for it; another try is another seed
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What a captioner says of one picture."""
+
+    text: str  # without the prompt; tags are joined with ", "
+    tokens: int = 0  # generated, as the model counts them; 0 where it does not say
+    cut_off: bool = False  # the limit came before the end
+    tags: tuple[tuple[str, float], ...] = ()  # a tagger's, with their scores, best first
+
+
+class Captioner(Model, Protocol):
+    """Says in words what pictures show. `version` and `name` go into each caption's origin."""
+
+    def __call__(self, image: Sequence[Image], ask: Sequence[Ask]) -> list[Answer]: ...
