@@ -30,7 +30,7 @@ from lightmill.ops.antialias import Antialias, samples_per_side
 from lightmill.ops.rig import Camera, Rig
 from lightmill.ops.rigs import preset
 from lightmill.ops.sphere import Interpolation, ViewMaps, continue_poles, inner, padded_shape
-from lightmill.recipes.base import Recipe, option_name
+from lightmill.recipes.base import Recipe, is_repeated, negative_of, option_name, shown_default
 from lightmill.recipes.registry import recipe_class
 from lightmill.recipes.rig_option import rig_table
 from lightmill.types import Size
@@ -88,7 +88,7 @@ def block(what: str) -> str:
 def options_table(recipe: type[Recipe], *, common: bool) -> str:
     """The options of a recipe without the common ones, or the common ones alone."""
     rows = [
-        (f"`{option_name(name)}`", _values(about.annotation), _default(about), about.description or "")
+        (_flags(name, about), _values(about), _default(about), about.description or "")
         for name, about in recipe.model_fields.items()
         if name not in recipe.positional and (name in Recipe.model_fields) == common
     ]
@@ -100,8 +100,17 @@ def options_table(recipe: type[Recipe], *, common: bool) -> str:
     return "".join(f"| {' | '.join(line)} |\n" for line in lines)
 
 
-def _values(annotation: Any) -> str:
+def _flags(name: str, about: Any) -> str:
+    """How an option is written; of a choice between two flags, both."""
+    negative = negative_of(about)
+    return ", ".join(f"`{option_name(each)}`" for each in (name, negative) if each)
+
+
+def _values(about: Any) -> str:
     """What an option takes, in a word, or its choices."""
+    if is_repeated(about):
+        return "text, several times"
+    annotation = about.annotation
     plain = [part for part in get_args(annotation) if part is not type(None)] or [annotation]
     kind = annotation if get_origin(annotation) in (Literal, tuple) else plain[0]
     if get_origin(kind) is Literal:
@@ -114,10 +123,8 @@ def _values(annotation: Any) -> str:
 
 
 def _default(about: Any) -> str:
-    default = about.get_default(call_default_factory=True)
-    if about.is_required() or default is None or default is False or default == ():
-        return ""
-    return f"`{default}`"
+    default = shown_default(about)
+    return f"`{default}`" if default else ""
 
 
 # --- pictures --------------------------------------------------------------------------------------------------------

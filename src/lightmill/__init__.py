@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 
     split360: Callable[..., RunResult]
     join360: Callable[..., RunResult]
+    mask: Callable[..., RunResult]
+    relight: Callable[..., RunResult]
 
 
 def __getattr__(name: str) -> "Callable[..., RunResult]":

@@ -140,6 +140,17 @@ def join(tmp_path: Path) -> Callable[..., Made]:
 
 
 @pytest.fixture
+def relight(tmp_path: Path) -> Callable[..., Made]:
+    """`relight(source, out="out", **options)`: lightmill.relight into a folder of the test; None leaves one out."""
+
+    def run(source: Path, out: str = "out", **options: Any) -> Made:
+        given = {name: value for name, value in ({"threads": 2} | options).items() if value is not None}
+        return Made(lightmill.relight(source, tmp_path / out, **given))
+
+    return run
+
+
+@pytest.fixture
 def write_waves() -> Callable[..., Waves]:
     """`write_waves(path, seed, width=256, **how_to_save)`: a panorama of waves on disk, made by Pillow."""
 

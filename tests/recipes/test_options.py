@@ -13,7 +13,9 @@ from hypothesis import strategies as st
 from lightmill.errors import ChangedConfig, UsageError
 from lightmill.recipes.base import Recipe, is_run_only, option_name
 from lightmill.recipes.join360 import Join360
+from lightmill.recipes.mask import Mask
 from lightmill.recipes.registry import RECIPES, SUMMARIES, recipe_class
+from lightmill.recipes.relight import Relight
 from lightmill.recipes.split360 import Split360
 
 NEVER_REPEATED = {"fresh", "progress", "trace"}  # by `lightmill retry`
@@ -43,6 +45,11 @@ OTHER: dict[str, Any] = {
     "antialias": "off",
     "layout": "flat",
     "masks": "alpha",
+    "mask_prompt": "tripod",
+    "mask_model": "org/segmenter",
+    "mask_on": "pano",
+    "mask_score": 0.3,
+    "mask_grow": 0.01,
     "mask_polarity": "keep-black",
     "mask_naming": "colmap",
     "export": "nerfstudio",
@@ -51,8 +58,57 @@ OTHER: dict[str, Any] = {
     "end": 9,
     "width": 512,
     "kind": "mask",
+    "model": "org/segmenter",
+    "prompt": "tripod",
+    "points": "0.1,0.2",
+    "boxes": "0.1,0.2,0.3,0.4",
+    "grid": 8,
+    "score": 0.3,
+    "instances": "each",
+    "remove": True,
+    "grow": 0.01,
+    "feather": 0.01,
+    "fill_holes": True,
+    "min_area": 0.01,
+    "soft": True,
+    "cutout": True,
+    "overlay": True,
+    "panorama": "no",
 }
-NEEDED = {"split360": {}, "join360": {"rig": "ring8"}}
+OTHER_RELIGHT: dict[str, Any] = {
+    "instances": "best",
+    "export": "instructpix2pix",
+    "score": True,
+    "mask_prompt": "dog",
+    "min_foreground": 0.2,
+    "albedo": "builtin:msr",
+    "normals": "org/normals",
+    "degrade": "soft=1",
+    "ambient": "0.1-0.2",
+    "elevation": "30-60",
+    "opacity": "0.5",
+    "gloss": "0-0.1",
+    "shininess": "5-6",
+    "variants": 3,
+    "seed": 9,
+    "background": "original",
+    "write": "output,input",
+    "keep_top": 9,
+    "by": "contrast",
+    "replay": True,
+}
+NEEDED: dict[str, dict[str, Any]] = {
+    "split360": {"mask_prompt": "person"},
+    "join360": {"rig": "ring8"},
+    "mask": {"model": "org/other"},
+    "relight": {},
+}
+
+
+def other_value(recipe: str, name: str) -> Any:
+    """Another value than the default."""
+    return (OTHER | OTHER_RELIGHT if recipe == "relight" else OTHER).get(name)
+
 
 COMMON = {
     "naming": st.sampled_from(["key", "stem", "index"]),
@@ -71,6 +127,8 @@ COMMON = {
     "trace": st.none() | st.just("trace.json"),
 }
 FORMATS = st.sampled_from(["jpg", "png", "webp", "tiff"])
+PROMPTS = st.lists(st.sampled_from(["person", "red bag", "tripod, camera"]), max_size=3)
+SHARES = st.floats(0, 1)
 SPLIT = COMMON | {
     "rig": st.sampled_from(["ring8", "cube6", "rigs/mine.yaml", "/there/rig.json"]),
     "size": st.builds("{}x{}".format, st.integers(1, 65500), st.integers(1, 65500)),
@@ -81,6 +139,11 @@ SPLIT = COMMON | {
     "antialias": st.sampled_from(["auto", "off"]),
     "layout": st.just("by-camera"),
     "masks": st.none() | st.sampled_from(["alpha", "masks", "/there/masks"]),
+    "mask_prompt": PROMPTS,
+    "mask_model": st.just("org/segmenter"),
+    "mask_on": st.sampled_from(["views", "pano"]),
+    "mask_score": st.none() | st.floats(0, 1),
+    "mask_grow": st.floats(-0.5, 0.5),
     "mask_polarity": st.sampled_from(["keep-white", "keep-black"]),
     "mask_naming": st.sampled_from(["stem", "colmap"]),
     "export": st.lists(st.sampled_from(["colmap", "nerfstudio", "realityscan"]), unique=True),
@@ -97,12 +160,72 @@ JOIN = COMMON | {
     "format": FORMATS,
     "quality": st.integers(1, 100),
 }
-VALUES = {Split360: SPLIT, Join360: JOIN}
+MASK = COMMON | {
+    "model": st.sampled_from(["builtin:salient", "org/segmenter", "facebook/sam3@abc"]),
+    "prompt": PROMPTS,
+    "points": st.lists(st.builds("{},{}".format, SHARES, SHARES) | st.tuples(SHARES, SHARES, st.integers(0, 1))),
+    "boxes": st.lists(st.tuples(st.floats(0, 0.4), st.floats(0, 0.4), st.floats(0.5, 1), st.floats(0.5, 1))),
+    "grid": st.none() | st.integers(1, 128),
+    "score": st.none() | SHARES,
+    "instances": st.sampled_from(["union", "largest", "best", "each"]),
+    "remove": st.booleans(),
+    "grow": st.floats(-0.5, 0.5),
+    "feather": st.floats(0, 0.5),
+    "fill_holes": st.booleans(),
+    "min_area": st.floats(0, 0.99),
+    "soft": st.booleans(),
+    "cutout": st.booleans(),
+    "overlay": st.booleans(),
+    "mask_naming": st.sampled_from(["stem", "colmap"]),
+    "panorama": st.sampled_from(["auto", "yes", "no"]),
+    "fps": st.floats(0.001, 1000),
+    "start": st.none() | st.floats(0, 100),
+    "end": st.none() | st.floats(100.5, 1e6),
+    "pick": st.sampled_from(["first", "sharpest"]),
+    "device": st.sampled_from(["auto", "cpu", "cuda"]),
+}
+RANGES = st.tuples(st.floats(0, 0.4), st.floats(0.5, 1)).map(lambda ends: f"{ends[0]:g}-{ends[1]:g}")
+RELIGHT = COMMON | {
+    "masks": st.none(),
+    "mask_prompt": PROMPTS,
+    "mask_model": st.sampled_from(["builtin:salient", "org/segmenter"]),
+    "mask_score": st.none() | SHARES,
+    "instances": st.sampled_from(["union", "largest", "best"]),
+    "feather": st.floats(0, 0.5),
+    "min_foreground": SHARES,
+    "albedo": st.sampled_from(["builtin:retinex", "org/marigold"]),
+    "normals": st.sampled_from(["builtin:inflate", "org/depth"]),
+    "degrade": st.sampled_from(["soft", "soft=0.5,hard=0.5", "patterns=1,fence=0.25"]),
+    "ambient": RANGES,
+    "elevation": RANGES,
+    "opacity": RANGES,
+    "gloss": RANGES,
+    "shininess": st.just("5-50"),
+    "variants": st.integers(1, 100),
+    "seed": st.integers(0, 2**40),
+    "background": st.sampled_from(["gray", "original", "#0a0b0c"]),
+    "write": st.just("output,input,mask"),
+    "export": st.lists(st.just("instructpix2pix"), max_size=1),
+    "score": st.booleans(),
+    "score_model": st.none(),
+    "score_prompt": st.just([]),
+    "keep_top": st.none() | st.integers(1, 99),
+    "by": st.sampled_from(["sharpness", "contrast"]),
+    "fps": st.floats(0.001, 1000),
+    "start": st.none() | st.floats(0, 100),
+    "end": st.none() | st.floats(100.5, 1e6),
+    "pick": st.sampled_from(["first", "sharpest"]),
+    "device": st.sampled_from(["auto", "cpu", "cuda"]),
+    "replay": st.booleans(),
+}
+VALUES = {Split360: SPLIT, Join360: JOIN, Mask: MASK, Relight: RELIGHT}
+ASKED = {Split360: "mask_model", Mask: "model"}  # without it some of the other options mean nothing
 
 
 def given_options(recipe: type[Recipe]) -> st.SearchStrategy[dict[str, Any]]:
     """Some of a recipe's options, with values as the command line or a YAML file gives them."""
-    needed = {name: VALUES[recipe][name] for name in recipe.positional}
+    always = (*recipe.positional, ASKED[recipe]) if recipe in ASKED else recipe.positional
+    needed = {name: VALUES[recipe][name] for name in always}
     optional = {name: values for name, values in VALUES[recipe].items() if name not in needed}
     return st.fixed_dictionaries(needed, optional=optional).map(
         lambda options: options | ({"fps": 1.0} if options.get("pick") == "sharpest" and "fps" not in options else {})
@@ -125,7 +248,7 @@ def test_every_option_of_every_recipe_is_tried_here() -> None:
     assert set(RECIPES) == set(SUMMARIES)
 
 
-@pytest.mark.parametrize("recipe", [Split360, Join360])
+@pytest.mark.parametrize("recipe", list(VALUES))
 @given(data=st.data())
 def test_a_command_means_the_same_run_again(recipe: type[Recipe], data: st.DataObject) -> None:
     """The options that `retry` uses, through the journal's JSON and from another folder, give the same recipe."""
@@ -142,7 +265,7 @@ def test_a_command_means_the_same_run_again(recipe: type[Recipe], data: st.DataO
     assert again.command(Path("in")) == first.command(Path("in"))
 
 
-@pytest.mark.parametrize("recipe", [Split360, Join360])
+@pytest.mark.parametrize("recipe", list(VALUES))
 @given(data=st.data())
 def test_a_config_holds_all_that_decides_what_comes_out(recipe: type[Recipe], data: st.DataObject) -> None:
     """It survives JSON, gives the same recipe but for how it is run, and does not depend on how values were written."""
@@ -156,12 +279,12 @@ def test_a_config_holds_all_that_decides_what_comes_out(recipe: type[Recipe], da
 
 
 @pytest.mark.parametrize(
-    ("recipe", "name"), [(r, n) for r in RECIPES for n in recipe_class(r).model_fields if n in OTHER]
+    ("recipe", "name"), [(r, n) for r in RECIPES for n in recipe_class(r).model_fields if other_value(r, n) is not None]
 )
 def test_run_only_options_change_no_config_and_all_others_do(recipe: str, name: str) -> None:
     kind = recipe_class(recipe)
     plain = kind.from_values(NEEDED[recipe])
-    other = kind.from_values(NEEDED[recipe] | {name: OTHER[name]})
+    other = kind.from_values(NEEDED[recipe] | {name: other_value(recipe, name)})
     assert getattr(plain, name) != getattr(other, name)
     assert (plain.config(Path("in")) == other.config(Path("in"))) == is_run_only(kind.model_fields[name])
 
@@ -249,7 +372,7 @@ def test_names_of_options() -> None:
     assert option_name("mask_polarity") == "--mask-polarity"
     with pytest.raises(UsageError, match=r"there is no recipe 'spilt360'; did you mean 'split360'\?"):
         recipe_class("spilt360")
-    with pytest.raises(UsageError, match="there is no recipe 'zzz'; there are split360, join360"):
+    with pytest.raises(UsageError, match="there is no recipe 'zzz'; there are split360, join360, mask, relight"):
         recipe_class("zzz")
 
 

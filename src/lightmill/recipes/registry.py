@@ -12,11 +12,15 @@ if TYPE_CHECKING:
 RECIPES: dict[str, tuple[str, str]] = {  # name -> (module, class)
     "split360": ("lightmill.recipes.split360", "Split360"),
     "join360": ("lightmill.recipes.join360", "Join360"),
+    "mask": ("lightmill.recipes.mask", "Mask"),
+    "relight": ("lightmill.recipes.relight", "Relight"),
 }
 
 SUMMARIES = {
     "split360": "Cut equirectangular frames or video into pinhole views with exact cameras.",
     "join360": "Blend the views of a rig back into equirectangular pictures.",
+    "mask": "Mask what a model finds in pictures: by words, points or boxes, or whatever stands out.",
+    "relight": "Show portraits in other light: mask, albedo, shadows and highlights, and a table that says where.",
 }
 
 
