@@ -120,3 +120,39 @@ class Source(Protocol):
     def estimated_count(self) -> int | None:
         """How many items there will be, where that can be told without listing them."""
         ...
+
+
+@runtime_checkable
+class Sharing(Protocol):
+    """A source that may share OUT with others of its kind (a table): its keys are paths, told from a folder."""
+
+    @property
+    def file(self) -> str:
+        """Which INPUT it is: its path in full."""
+        ...
+
+    @property
+    def resolved(self) -> str:
+        """The same with every link followed, as runs of earlier versions have it."""
+        ...
+
+    @property
+    def place(self) -> str:
+        """The folder that its paths are told from, as it was written."""
+        ...
+
+    @property
+    def title(self) -> str:
+        """What is given back would be named after it."""
+        ...
+
+    def place_of(self, file: str) -> str | None:
+        """The place of another INPUT; None where that is of another kind."""
+        ...
+
+    def share(self, home: str, *, place: str, number: int) -> None:
+        """Tell keys from `home`, so that one picture has one key in OUT.
+
+        `place` is its own folder as it was first written, `number` which INPUT of OUT it is, from 0.
+        """
+        ...

@@ -10,24 +10,24 @@ import signal
 import sys
 import threading
 import time
-from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
-from typing import Literal, Protocol, runtime_checkable
+from typing import Literal
 
 from lightmill.engine.batching import LearntSizes
 from lightmill.engine.buffers import free_memory_bytes
 from lightmill.engine.executor import Executor
+from lightmill.engine.inputs import Standing, names_of, remember, standing_of
 from lightmill.engine.items import ENDS, Item, Json, Settled, Source, Status
-from lightmill.engine.journal import End, Input, Journal, Row, outputs_hold, set_aside
+from lightmill.engine.journal import End, Journal, Row, outputs_hold, set_aside
 from lightmill.engine.lock import RunLock
 from lightmill.engine.mailbox import Found, Mailbox
 from lightmill.engine.manifest import write_manifests
-from lightmill.engine.naming import Naming, plan_names, printable
-from lightmill.engine.outputs import Outputs, folded
+from lightmill.engine.naming import Naming, printable
+from lightmill.engine.outputs import Outputs
 from lightmill.engine.pipeline import Pipeline
 from lightmill.engine.progress import Progress, Snapshot, open_progress
 from lightmill.engine.record import Session
@@ -36,10 +36,8 @@ from lightmill.engine.trace import Trace
 from lightmill.engine.work import Event, Started
 from lightmill.engine.workers import Workers
 from lightmill.errors import (
-    ChangedConfig,
     InputError,
     LightmillError,
-    NameCollision,
     OutputError,
     TooManyFailures,
 )
@@ -91,42 +89,6 @@ class Job:
     check_names: Callable[[Iterable[str]], None] = lambda _: None  # refuses output names; before anything is written
     begin: Callable[[Outputs], None] = lambda _: None  # files that are there before the first item
     export: Callable[[Outputs, Journal], list[str]] = lambda *_: []  # files made from all items; their names
-
-
-@runtime_checkable
-class Sharing(Protocol):
-    """A source that may share OUT with others of its kind (a table): its keys are paths, told from a folder."""
-
-    @property
-    def file(self) -> str:
-        """Which INPUT it is: its path in full."""
-        ...
-
-    @property
-    def resolved(self) -> str:
-        """The same with every link followed, as runs of earlier versions have it."""
-        ...
-
-    @property
-    def place(self) -> str:
-        """The folder that its paths are told from, as it was written."""
-        ...
-
-    @property
-    def title(self) -> str:
-        """What is given back would be named after it."""
-        ...
-
-    def place_of(self, file: str) -> str | None:
-        """The place of another INPUT; None where that is of another kind."""
-        ...
-
-    def share(self, home: str, *, place: str, number: int) -> None:
-        """Tell keys from `home`, so that one picture has one key in OUT.
-
-        `place` is its own folder as it was first written, `number` which INPUT of OUT it is, from 0.
-        """
-        ...
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -194,12 +156,12 @@ def run(job: Job, options: RunOptions, *, retry: Callable[[Row], bool] | None = 
             set_aside(job.out)
         opened = Journal.open(job.out, durable=options.durable)
         before = stack.enter_context(opened) if Journal.is_in(job.out) else None
-        standing = _standing(job, before)
+        standing = standing_of(job, before)
         keys = _keys(job, options)
-        name_of, names = _names(keys, before, standing, options.naming)
+        name_of, names = names_of(keys, before, standing, options.naming)
         job.check_names(names)
         journal = before or stack.enter_context(opened)  # what is refused until here leaves no journal where none was
-        _remember(journal, job, standing)
+        remember(journal, job, standing)
         return _Driver(job, options, pipeline, journal, outputs, standing).drive(keys, name_of, retry)
 
 
@@ -211,153 +173,6 @@ def _keys(job: Job, options: RunOptions) -> list[str] | None:
     if not keys:
         raise InputError(f"there is nothing in {job.source.described}")
     return keys
-
-
-@dataclass(frozen=True, kw_only=True)
-class _Standing:
-    """An INPUT among those of OUT."""
-
-    inputs: tuple[Input, ...]  # this one included
-    number: int  # which of them it is
-
-    @property
-    def shared(self) -> bool:
-        return len(self.inputs) > 1
-
-
-def _standing(job: Job, journal: Journal | None) -> _Standing:
-    """Where the job's INPUT stands in OUT; its keys are told from the home of OUT from now on.
-
-    Raises ChangedConfig: what is in OUT was made with other options, or from another INPUT and not both are tables.
-    """
-    before = journal.recall("config") if journal else None
-    known = journal.inputs() if journal and before is not None else []
-    home = _home(job.source, known)
-    if journal and before is not None:
-        _refuse_changes({"recipe": journal.recall("recipe"), **before}, job, shares=home is not None)
-    if home is None or not isinstance(job.source, Sharing):
-        file = str(job.config.get("input", ""))
-        return _Standing(inputs=(Input(file=file, described=job.source.described, command=job.command),), number=0)
-    return _seated(job, job.source, home, known)
-
-
-def _seated(job: Job, source: Sharing, home: str, known: list[Input]) -> _Standing:
-    """A table among tables, in its old place or behind them."""
-    number = next((i for i, one in enumerate(known) if _is_same(one, source)), len(known))
-    was = next((one for one in known[number : number + 1] if one.place), None)
-    others = known[:number] + known[number + 1 :]
-    mine = Input(
-        file=source.file,
-        place=was.place if was else source.place,
-        title=was.title if was else _free_title(source.title, others),
-        described=job.source.described,
-        command=job.command,
-    )
-    source.share(home, place=mine.place, number=number)
-    inputs = [*known[:number], mine, *known[number + 1 :]]
-    return _Standing(inputs=(replace(inputs[0], place=home), *inputs[1:]), number=number)
-
-
-def _home(source: Source, known: list[Input]) -> str | None:
-    """The folder that keys in OUT are told from: that of its first table. None where this or that is none."""
-    if not isinstance(source, Sharing):
-        return None
-    if not known or (not known[0].place and _is_same(known[0], source)):
-        return source.place
-    return known[0].place or source.place_of(known[0].file)
-
-
-def _is_same(known: Input, source: Sharing) -> bool:
-    return known.file == source.file or (not known.place and known.file == source.resolved)
-
-
-def _free_title(title: str, known: list[Input]) -> str:
-    taken = {folded(one.title) for one in known}
-    free, count = title, 1
-    while folded(free) in taken:
-        count += 1
-        free = f"{title}_{count}"
-    return free
-
-
-def _refuse_changes(was: Mapping[str, Json], job: Job, *, shares: bool) -> None:
-    """Refuse to mix the outputs of two configs in one OUT."""
-    now: dict[str, Json] = {"recipe": job.recipe, **job.config}
-    changed = [
-        _change(name, was.get(name), now.get(name))
-        for name in {**was, **now}
-        if was.get(name) != now.get(name) and not (shares and name == "input")
-    ]
-    if changed:
-        raise ChangedConfig(
-            f"{job.out} holds a run with other options: {'; '.join(changed)}. "
-            "Choose another OUT, or start anew with --fresh (it deletes nothing)"
-        )
-
-
-def _names(
-    keys: list[str] | None, journal: Journal | None, standing: _Standing, naming: Naming
-) -> tuple[Callable[[str, int], str], Iterator[str]]:
-    """A function (key, number) -> output name, and the names of all items that are known now.
-
-    A name once given stays. Raises NameCollision where an item would take another's, of whichever INPUT of OUT.
-    """
-    given = journal.names(set(keys or ()), input=standing.number) if journal and keys else {}
-    if not standing.shared:
-        given = {key: given[key] for key in keys or () if key in given}
-    union = list(dict.fromkeys([*given, *(keys or ())]))
-    planned = plan_names(union, naming)
-    if naming is Naming.INDEX:
-        return planned, (planned("", number) for number in range(len(union)))
-    kept = _still_their_own({key: name for key, name in given.items() if name and name != planned(key, 0)}, given)
-
-    def name_of(key: str, number: int) -> str:
-        return kept.get(key) or planned(key, number)
-
-    if kept:
-        _refuse_taken(union, given, name_of)
-    return name_of, (name_of(key, number) for number, key in enumerate(union))
-
-
-def _still_their_own(names: dict[str, str], given: Mapping[str, str]) -> dict[str, str]:
-    """Without those that another item was given as well, while the one or the other was not in the source."""
-    owners = Counter(folded(name) for name in given.values()) if names else Counter[str]()
-    return {key: name for key, name in names.items() if owners[folded(name)] == 1}
-
-
-def _refuse_taken(keys: list[str], given: Mapping[str, str], name_of: Callable[[str, int], str]) -> None:
-    """Refuse a new item whose name another has already."""
-    taken = {folded(name): key for key, name in given.items() if name}
-    for key in keys:
-        name = name_of(key, 0)
-        other = taken.setdefault(folded(name), key)
-        if other != key and name != given.get(key):
-            raise NameCollision(
-                f"{printable(other)} and {printable(key)} would both be written as {printable(name)}; "
-                "rename one of them, or use --naming index"
-            )
-
-
-def _remember(journal: Journal, job: Job, standing: _Standing) -> None:
-    """What the next run, `retry` and the report want to know of this one."""
-    before = journal.recall("config")
-    first = {"input": before["input"]} if standing.shared and before and "input" in before else {}
-    journal.remember_inputs(standing.inputs)
-    journal.remember(
-        recipe=job.recipe,
-        version=job.version,
-        config={**job.config, **first},
-        source=", ".join(one.described for one in standing.inputs),
-    )
-
-
-def _change(name: str, was: Json, now: Json) -> str:
-    texts = ["not given" if value is None else str(value) for value in (was, now)]
-    if name == "input":
-        return f"its INPUT was {texts[0]}, now {texts[1]} (only tables can share an OUT)"
-    if any(isinstance(value, dict | list) for value in (was, now)) or max(map(len, texts)) > 60:
-        return f"the content of {name} has changed"
-    return f"{name} was {texts[0]}, now {texts[1]}"
 
 
 @dataclass
@@ -383,7 +198,7 @@ class _Tally:
 
 class _Driver:
     def __init__(
-        self, job: Job, options: RunOptions, pipeline: Pipeline, journal: Journal, outputs: Outputs, standing: _Standing
+        self, job: Job, options: RunOptions, pipeline: Pipeline, journal: Journal, outputs: Outputs, standing: Standing
     ) -> None:
         self._job = job
         self._standing = standing
