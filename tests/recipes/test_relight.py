@@ -339,6 +339,13 @@ def test_a_broken_row_costs_only_itself(tmp_path: Path, portraits: Path, lit: Ca
     assert all(row["error"] for row in rows if row["status"] == "failed")
 
 
+def test_the_report_says_that_salient_is_not_sam(portraits: Path, lit: Callable[..., Any]) -> None:
+    made = lit(portraits / "portrait_000.jpg", masks=None)
+    assert "is not SAM" in made.result.warnings[0]
+    assert "is not SAM" in (made.out / "report.html").read_text("utf-8")
+    assert lit(portraits / "portrait_000.jpg", "given").result.warnings == ()
+
+
 def test_no_foreground_is_no_success(tmp_path: Path, lit: Callable[..., Any]) -> None:
     """Fault 11: where nothing was found, an all-gray picture counted as made."""
     Image.new("RGB", SIZE, (90, 120, 150)).save(tmp_path / "wall.png")

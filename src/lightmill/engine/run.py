@@ -89,6 +89,7 @@ class Job:
     check_names: Callable[[Iterable[str]], None] = lambda _: None  # refuses output names; before anything is written
     begin: Callable[[Outputs], None] = lambda _: None  # files that are there before the first item
     export: Callable[[Outputs, Journal], list[str]] = lambda *_: []  # files made from all items; their names
+    warnings: tuple[str, ...] = ()  # what whoever reads the report has to know of how it was made
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -482,7 +483,7 @@ class _Driver:
             return  # nothing can be written any more
         self._journal.add_session(session.to_json())
         self._journal.learn(workers.learnt.sizes)
-        self._journal.set_warnings(self._job.source.warnings)
+        self._journal.set_warnings([*self._job.warnings, *self._job.source.warnings])
         if self._trace and self._options.trace:
             self._options.trace.parent.mkdir(parents=True, exist_ok=True)
             with open(self._options.trace, "w", encoding="utf-8") as file:

@@ -15,6 +15,10 @@ from lightmill.ops.matting import grab_cut, upsampled, without_specks
 from lightmill.ops.saliency import saliency
 from lightmill.ops.superpixels import slic
 
+NOT_SAM = (
+    "masks are by builtin:salient, which takes what stands out in colour and is not SAM: it knows no things and no "
+    "words; look at the masks before you rely on them, or name a model"
+)
 _LONG_SIDE = 256  # px that everything but the last step works at
 _PATCHES = 250
 _LEAST = 0.3  # the highest saliency of a picture in which nothing stands out

@@ -21,6 +21,15 @@ def default_model(prompts: Sequence[str]) -> str:
     return BY_WORDS if prompts else WITHOUT_PROMPT
 
 
+def warnings_of(segmenter: "Segmenter | None") -> tuple[str, ...]:
+    """What the report of a run with it has to say."""
+    if segmenter is None or segmenter.name != WITHOUT_PROMPT:
+        return ()
+    from lightmill.models.salient import NOT_SAM
+
+    return (NOT_SAM,)
+
+
 def open_segmenter(
     name: str,
     *,

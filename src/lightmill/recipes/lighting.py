@@ -193,4 +193,6 @@ def preview_output(lit: Lit, variant: int, notes: Notes) -> None:
 
 def cut_out(pixels: Image, alpha: Mask) -> NDArray[np.uint8]:
     """[H, W, 4]: black where alpha is 0, so that what was cut away cannot be had back from it."""
-    return np.dstack([cv2.bitwise_and(pixels, pixels, mask=alpha), alpha])
+    cut = cv2.cvtColor(pixels, cv2.COLOR_RGB2RGBA)
+    cut[..., 3] = alpha
+    return np.asarray(cv2.bitwise_and(cut, cut, mask=alpha), np.uint8)

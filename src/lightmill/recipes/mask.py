@@ -20,7 +20,7 @@ from lightmill.engine.run import Job
 from lightmill.engine.stages import Each, Save, To
 from lightmill.errors import UsageError
 from lightmill.models.kinds import Image, Instances, Segmenter
-from lightmill.models.segmenters import default_model, open_segmenter
+from lightmill.models.segmenters import default_model, open_segmenter, warnings_of
 from lightmill.ops.masks import tinted
 from lightmill.ops.quality import sharpness
 from lightmill.recipes.base import (
@@ -175,6 +175,7 @@ class Mask(Recipe):
             out=out,
             make_pipeline=partial(self.pipeline, segmenter, video=source.streams),
             device=device,
+            warnings=warnings_of(segmenter),
             export=lambda outputs, journal: self._export(outputs, journal, source, input),
         )
 

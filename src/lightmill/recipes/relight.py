@@ -18,7 +18,7 @@ from lightmill.engine.run import run as run_job
 from lightmill.engine.stages import Batch, Each, Fan, Save, To
 from lightmill.errors import UsageError
 from lightmill.export import instructpix2pix
-from lightmill.models.segmenters import default_model
+from lightmill.models.segmenters import default_model, warnings_of
 from lightmill.ops.lights import Light, Ranges
 from lightmill.ops.quality import sharpness
 from lightmill.recipes.base import (
@@ -229,6 +229,7 @@ class Relight(Recipe):
                 lights=lights,
             ),
             device=device,
+            warnings=warnings_of(models.segmenter),
             export=lambda outputs, journal: self._export(outputs, journal, source, input),
         )
 

@@ -20,7 +20,7 @@ from lightmill.engine.stages import Batch, Each, Fan, Save, To
 from lightmill.export import colmap, nerfstudio
 from lightmill.export.rigfile import rig_json
 from lightmill.models.kinds import Segmenter
-from lightmill.models.segmenters import default_model, open_segmenter
+from lightmill.models.segmenters import default_model, open_segmenter, warnings_of
 from lightmill.ops.antialias import Antialias
 from lightmill.ops.quality import sharpness
 from lightmill.ops.rig import Rig
@@ -167,6 +167,7 @@ class Split360(Recipe):
             device=device,
             check_names=lambda names: self._check_names(rig, names),
             begin=lambda outputs: self._begin(outputs, rig),
+            warnings=warnings_of(segmenter),
             export=lambda outputs, journal: self._export(outputs, journal, rig, source, input),
         )
 
