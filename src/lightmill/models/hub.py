@@ -18,7 +18,7 @@ from typing import Any
 from lightmill.errors import MissingExtra, ModelError
 
 _CONFIGS = "config.json", "model_index.json"  # of transformers, of diffusers
-_SMALL_FILES = "*.json", "*.txt", "*.model"  # configurations, vocabularies and merges, sentencepiece
+_SMALL_FILES = "*.json", "*.txt", "*.model", "*.jinja"  # configurations, vocabularies, sentencepiece, chat templates
 _VARIANTS = "*.fp16.*", "*.bf16.*", "*non_ema*", "onnx/*", "openvino/*", "flax_model*"  # the same weights once more
 _HUB_ID = re.compile(r"(?P<repo>[\w.-]+/[\w.-]+)(@(?P<revision>[\w./-]+))?")
 _WHOLE_BYTES = 1 << 20  # files up to here are hashed whole
