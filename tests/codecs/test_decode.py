@@ -718,3 +718,85 @@ def test_half_a_mask_is_no_mask() -> None:
 
 def test_strict_decoding_is_bare_simplejpeg() -> None:
     np.testing.assert_array_equal(decode(JPEG).pixels, simplejpeg.decode_jpeg(JPEG))
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# reduced
+
+
+@pytest.mark.parametrize(
+    ("size", "at_least", "wanted"),
+    [
+        ((800, 640), (100, 80), (100, 80)),
+        ((800, 640), (101, 80), (200, 160)),
+        ((800, 640), (300, 10), (300, 240)),
+        ((800, 640), (400, 320), (400, 320)),
+        ((800, 640), (401, 1), (800, 640)),  # from 5/8 on nothing is won
+        ((800, 640), (9000, 9000), (800, 640)),
+        ((803, 640), (200, 100), (301, 240)),  # 3/8 of 803 is 301.125; 2/8 is 200.75
+        ((803, 643), (400, 300), (803, 643)),  # one half is 401.5 x 321.5
+        ((803, 643), (100, 80), (201, 161)),  # a quarter is 200.75 x 160.75: an eighth of a pixel of what is wanted
+        ((9, 7), (1, 1), (1, 1)),
+        ((5, 7), (1, 1), (5, 7)),
+    ],
+)
+@pytest.mark.parametrize("orientation", [1, 3, 6])
+def test_jpegs_come_reduced(
+    size: tuple[int, int], at_least: tuple[int, int], wanted: tuple[int, int], orientation: int
+) -> None:
+    data = saved(smooth(*size), "JPEG", quality=95, exif=exif(orientation))
+    turned = orientation > 4
+    made = []
+
+    def allocate(height: int, width: int) -> Pixels:
+        made.append(np.full((height, width, 3), 7, np.uint8))
+        return made[-1]
+
+    decoded = decode(data, at_least=at_least[::-1] if turned else at_least, allocate=allocate)
+    assert decoded.pixels is made[-1]
+    assert decoded.recovered is None
+    assert decoded.pixels.shape == (*(wanted if turned else wanted[::-1]), 3)
+    if min(wanted) >= 80:
+        whole = Image.fromarray(by_pillow(data))
+        by_box = whole.resize(decoded.pixels.shape[1::-1], Image.Resampling.BOX)
+        assert np.abs(decoded.pixels.astype(float) - np.asarray(by_box)).mean() < 1
+
+
+def test_reduced_pictures_do_not_shift() -> None:
+    """A bar near the far edge stays where it is, for sides that are no multiples of 8."""
+    pixels = np.zeros((643, 803, 3), np.uint8)
+    pixels[:, 700:740] = 255
+    pixels[600:620] = 255
+    reduced = decode(saved(pixels, "JPEG", quality=95), at_least=(301, 241)).pixels[..., 0].astype(float)
+    assert reduced.shape == (241, 301)
+    columns, rows = np.arange(301) + 0.5, np.arange(241) + 0.5
+    across, down = reduced[:200].sum(0) / reduced[:200].sum(), reduced[:, :250].sum(1) / reduced[:, :250].sum()
+    assert abs(columns @ across * 803 / 301 - 720) < 0.5
+    assert abs(rows @ down * 643 / 241 - 610) < 0.5
+
+
+def test_other_formats_come_in_full() -> None:
+    for form in ("PNG", "WEBP", "TIFF", "BMP"):
+        assert decode(saved(smooth(), form), at_least=(8, 8)).pixels.shape == (48, 96, 3)
+
+
+def test_cmyk_grey_and_profiles_come_reduced() -> None:
+    cmyk = saved(Image.fromarray(smooth(800, 640)).convert("CMYK"), "JPEG", quality=95)
+    grey = saved(smooth(800, 640)[..., 0], "JPEG", quality=95)
+    wide = saved(smooth(800, 640), "JPEG", quality=95, icc_profile=wide_rgb())
+    for data in (cmyk, grey, wide):
+        whole = cv2.resize(decode(data).pixels, (200, 160), interpolation=cv2.INTER_AREA)
+        reduced = decode(data, at_least=(150, 150))
+        assert reduced.recovered is None
+        assert np.abs(reduced.pixels.astype(float) - whole).mean() < 1
+
+
+def test_a_reduced_jpeg_that_is_cut_off_is_recovered() -> None:
+    data = saved(smooth(800, 640), "JPEG", quality=95)
+    decoded = decode(data[: len(data) // 2], at_least=(200, 160))
+    assert decoded.recovered
+    assert decoded.pixels.shape == (160, 200, 3)
+    whole = decode(data, at_least=(200, 160)).pixels
+    np.testing.assert_array_equal(decoded.pixels[:60], whole[:60])
+    with pytest.raises(TooManyPixels, match="800x640"):
+        decode(data, at_least=(100, 80), max_pixels=500_000)

@@ -75,6 +75,19 @@ def test_jpeg_quality_and_subsampling() -> None:
     assert tables[0][:8] == [16, 11, 10, 16, 24, 40, 51, 61]
 
 
+def test_effort_makes_pngs_smaller_and_changes_no_pixel() -> None:
+    pixels = np.ascontiguousarray(np.tile(smooth(), (4, 4, 1)) + np.random.default_rng(2).integers(0, 3, (192, 384, 3)))
+    pixels = pixels.astype(np.uint8)
+    files = {effort: encode(pixels, format=ImageFormat.PNG, effort=effort) for effort in (None, 1, 6, 9)}
+    for data in files.values():
+        np.testing.assert_array_equal(by_pillow(data), pixels)
+    assert len(files[9]) <= len(files[6]) < len(files[1]) < len(files[None])
+    assert encode(pixels, format=ImageFormat.JPG, effort=9) == encode(pixels, format=ImageFormat.JPG)
+    for effort in (0, 10):
+        with pytest.raises(ValueError, match=f"an effort is 1 to 9, got {effort}"):
+            encode(pixels, format=ImageFormat.PNG, effort=effort)
+
+
 def test_exif_of_a_jpeg_follows_jfif() -> None:
     data = encode(smooth(), format=ImageFormat.JPG, exif=EXIF)
     assert data[2:4] == b"\xff\xe0"

@@ -7,6 +7,7 @@ import numpy as np
 
 from lightmill.codecs import colour
 from lightmill.codecs.header import open_picture
+from lightmill.codecs.jpeg import Jpeg
 from lightmill.codecs.picture import Allocate, Header, Meta, Pixels, Stored, check_buffer, check_pixels, fresh
 from lightmill.codecs.turn import turn
 from lightmill.errors import DamagedImage
@@ -26,12 +27,23 @@ class Decoded:
     meta: Meta = field(default_factory=dict)  # frames: how many the file has, where it has several
 
 
-def decode(data: bytes, *, max_pixels: int = MAX_PIXELS, allocate: Allocate | None = None) -> Decoded:
+def decode(
+    data: bytes,
+    *,
+    max_pixels: int = MAX_PIXELS,
+    allocate: Allocate | None = None,
+    at_least: tuple[int, int] | None = None,
+) -> Decoded:
     """The first picture of a file: turned upright by its EXIF orientation, its ICC colours and CMYK taken to sRGB.
 
     Grey gets three equal channels, 16 bits are scaled to 8. With `allocate`, `pixels` is the very array that
     `allocate(height, width)` returned; a JPEG that is upright sRGB is decoded straight into it. May be called from
     many threads at once.
+
+    With `at_least` (width, height), a JPEG may come reduced to one half of its size or less, never below that size,
+    which is meant upright as well. It is all of the picture, antialiased, and takes down to half the time; other
+    formats, and JPEGs whose sides would not come to whole pixels, come in full. `allocate` is then asked for the
+    reduced size, and `max_pixels` still limits what the file holds.
 
     Raises NotAnImage, DamagedImage, UnsupportedImage, and TooManyPixels before anything is decoded.
     """
@@ -40,7 +52,11 @@ def decode(data: bytes, *, max_pixels: int = MAX_PIXELS, allocate: Allocate | No
     check_pixels(header, max_pixels)
     make = _checked(allocate) if allocate else fresh
     turns = header.orientation != 1 and not reader.turns_itself
-    stored = reader.read(fresh if turns else make)
+    where = fresh if turns else make
+    if at_least and isinstance(reader, Jpeg):
+        stored = reader.read(where, at_least=at_least[::-1] if header.orientation > 4 else at_least)
+    else:
+        stored = reader.read(where)
     note = colour.to_srgb(stored.pixels, stored.profile, grey=stored.grey) if stored.profile else None
     if turns:
         _turn_upright(stored, header, make)
@@ -74,8 +90,9 @@ def _mask_of(stored: Stored) -> Pixels:
 
 
 def _turn_upright(stored: Stored, header: Header, make: Allocate) -> None:
-    width, height = header.upright_size
-    stored.pixels = turn(stored.pixels, header.orientation, out=make(height, width))
+    height, width = stored.pixels.shape[:2]
+    size = (width, height) if header.orientation > 4 else (height, width)
+    stored.pixels = turn(stored.pixels, header.orientation, out=make(*size))
     if stored.alpha is not None:
         stored.alpha = turn(stored.alpha, header.orientation)
 
