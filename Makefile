@@ -18,8 +18,9 @@ help: ## this text
 	@sed -nE 's/^([a-z]+):[^#]*## (.*)/  \1\t\2/p' Makefile | expand -t 12
 	@echo "PYTHON=python3.12 make ... takes another Python (3.11 or newer) where $(VENV) is made for the first time."
 
-demo: demo/clip.stamp ## render a little 360° clip with known cameras and cut it into views (demo/out/report.html)
+demo: demo/clip.stamp demo/portraits.stamp ## render a little 360° clip and cut it into views, and six portraits and light them anew
 	$(BIN)/lightmill split360 demo/clip/clip.mp4 demo/out --fps 2 --rig ring8 --masks demo/clip/masks --export colmap
+	$(BIN)/lightmill relight demo/portraits/portraits.csv demo/lit --variants 2
 
 test: $(DEV) ## everything that a change must pass: style, types, floors, tests
 	@$(call step,ruff check,$(BIN)/ruff check)
@@ -51,6 +52,10 @@ clean: ## remove the demo, builds and caches; .venv stays
 # rendering is most of the wait: a repeated `make demo` renders nothing
 demo/clip.stamp: $(wildcard src/lightmill/sample/*.py) | $(BASE)
 	$(BIN)/python -m lightmill.sample demo/clip
+	@touch $@
+
+demo/portraits.stamp: $(wildcard src/lightmill/sample/*.py) | $(BASE)
+	$(BIN)/python -m lightmill.sample portraits demo/portraits --count 6 --size 512x512 --seed 8
 	@touch $@
 
 # make cannot say which line of a recipe failed; this does

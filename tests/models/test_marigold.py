@@ -16,16 +16,8 @@ from tests.models.tiny_diffusion import (
 )
 
 from lightmill.errors import ModelError, UsageError
-from lightmill.models.marigold import (
-    MarigoldIntrinsics,
-    MarigoldNormals,
-    decode_srgb,
-    generators_for,
-    height_from_normals,
-    joined_normals,
-    lit,
-    open_marigold,
-)
+from lightmill.models.marigold import MarigoldIntrinsics, MarigoldNormals, generators_for, open_marigold
+from lightmill.models.marigold_space import decode_srgb, height_from_normals, joined_normals, lit
 from lightmill.ops.srgb import decode_curve, encode_curve, to_levels, to_linear
 
 

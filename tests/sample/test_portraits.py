@@ -1,6 +1,8 @@
 """Sample portraits: what they say about themselves holds, pixel by pixel."""
 
 import csv
+import subprocess
+import sys
 from pathlib import Path
 
 import cv2
@@ -9,62 +11,8 @@ import pytest
 
 from lightmill.errors import OutputError, UsageError
 from lightmill.ops.srgb import to_levels
-from lightmill.sample.portraits import SUBJECTS, Ellipsoid, Turned, portrait, write_portraits
-
-ELLIPSOID = Ellipsoid((0.1, -0.2, 0.3), (0.5, 0.3, 0.4), roll=0.6)
-CONE = Turned((0.1, -0.4, 0.2), 0.8, (0.4, 0.15), roll=-0.3)
-VASE = Turned((0.0, -0.4, 0.0), 0.9, (0.2, 0.4, 0.35, 0.15))
-
-
-def grid() -> tuple[np.ndarray, np.ndarray]:
-    y, x = np.mgrid[-0.6:0.6:49j, -0.6:0.6:53j].astype(np.float32)
-    return x.ravel(), y.ravel()
-
-
-def test_an_ellipsoid_is_where_its_equation_holds() -> None:
-    x, y = grid()
-    z = ELLIPSOID.top(x, y)
-    met = np.isfinite(z)
-    off = np.stack([x, y, z], axis=1)[met].astype(float) - ELLIPSOID.at
-    c, s = np.cos(0.6), np.sin(0.6)
-    own = np.stack([c * off[:, 0] + s * off[:, 1], c * off[:, 1] - s * off[:, 0], off[:, 2]], axis=1)
-    np.testing.assert_allclose(((own / ELLIPSOID.radii) ** 2).sum(axis=1), 1, atol=1e-4)
-    dx, dy = x.astype(float) - 0.1, y.astype(float) + 0.2
-    assert np.array_equal(met, ((c * dx + s * dy) / 0.5) ** 2 + ((c * dy - s * dx) / 0.3) ** 2 <= 1)
-
-
-def test_a_cone_is_where_its_equation_holds() -> None:
-    x, y = grid()
-    z = CONE.top(x, y)
-    dx, dy = x.astype(float) - 0.1, y.astype(float) + 0.4
-    c, s = np.cos(-0.3), np.sin(-0.3)
-    across, up = c * dx + s * dy, (c * dy - s * dx) / 0.8
-    room = (0.4 - 0.25 * up) ** 2 - across**2
-    inside = (room > 0) & (up > 0) & (up < 1)
-    assert (np.isfinite(z) != inside).mean() < 1e-3
-    both = inside & np.isfinite(z)
-    np.testing.assert_allclose((z[both] - 0.2) ** 2, room[both], atol=1e-5)
-
-
-@pytest.mark.parametrize("solid", [ELLIPSOID, CONE, VASE])
-def test_normals_are_across_the_surface_and_the_bound_holds_it(solid: Ellipsoid | Turned) -> None:
-    x, y = grid()
-    z = solid.top(x, y)
-    left, right, low, high = solid.bound
-    met = np.isfinite(z)
-    assert met.sum() > 200
-    assert left <= x[met].min() <= x[met].max() <= right
-    assert low <= y[met].min() <= y[met].max() <= high
-    step = np.float32(2e-3)
-    with np.errstate(invalid="ignore"):  # beside it: -inf less -inf
-        slope_x = (solid.top(x + step, y) - solid.top(x - step, y)) / (2 * step)
-        slope_y = (solid.top(x, y + step) - solid.top(x, y - step)) / (2 * step)
-    steep = np.stack([-slope_x, -slope_y, np.ones_like(x)])
-    flat = met & (np.abs(slope_x) < 1.5) & (np.abs(slope_y) < 1.5)
-    assert flat.sum() > 100
-    normal = solid.normal(x[flat], y[flat], z[flat])
-    cosine = (steep[:, flat] * normal).sum(0) / np.linalg.norm(steep[:, flat], axis=0) / np.linalg.norm(normal, axis=0)
-    assert cosine.min() > 0.999
+from lightmill.sample.__main__ import main
+from lightmill.sample.portraits import SUBJECTS, portrait, write_portraits
 
 
 def test_equal_seeds_make_equal_pictures_and_others_do_not() -> None:
@@ -177,3 +125,48 @@ def test_a_folder_that_cannot_be_made(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(OutputError, match=r"cannot make the folder .*; choose another one"):
         write_portraits(tmp_path / "file", 1)
+
+
+def test_the_command_writes_what_the_function_does(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = tmp_path / "some"
+    assert main(["portraits", str(folder), "--count", "3", "--size", "64x48", "--seed", "7"]) == 0
+    table, masks = folder / "portraits.csv", folder / "masks"
+    assert capsys.readouterr().out == f"wrote 3 portraits, {table}, and their masks in {masks}\n"
+    expected = tmp_path / "expected"
+    write_portraits(expected, 3, seed=7, size=(64, 48))
+    files = sorted(path.relative_to(expected) for path in expected.rglob("*.*"))
+    assert files == sorted(path.relative_to(folder) for path in folder.rglob("*.*"))
+    assert len(files) == 3 + 3 + 1
+    assert all((folder / file).read_bytes() == (expected / file).read_bytes() for file in files)
+
+
+def test_the_command_is_found_by_its_name(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "lightmill.sample", "portraits", str(tmp_path), "--size", "31x32"]
+    refused = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert (refused.returncode, refused.stdout) == (2, "")
+    assert refused.stderr == "error: a portrait is 32x32 or larger, got 31x32\n"
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        (["--count", "0"], "a whole number from 1 on is wanted, got '0'"),
+        (["--seed", "-1"], "a whole number from 0 on is wanted, got '-1'"),
+        (["--count", "many"], "a whole number from 1 on is wanted, got 'many'"),
+        (["--size", "64"], "a size is written WIDTHxHEIGHT, as in 1920x1080, got '64'"),
+        (["--seconds", "3"], "unrecognized arguments: --seconds 3"),
+    ],
+)
+def test_what_the_command_does_not_take(
+    given: list[str], message: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit, match="2"):
+        main(["portraits", str(tmp_path / "some"), *given])
+    assert message in capsys.readouterr().err
+    assert not (tmp_path / "some").exists()
+
+
+def test_the_help_of_the_clip_tells_of_portraits(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit, match="0"):
+        main(["--help"])
+    assert "python -m lightmill.sample portraits FOLDER" in " ".join(capsys.readouterr().out.split())
