@@ -60,8 +60,8 @@ def retinex(
     colour_step: float = 0.05,
     edge: float = 0.0007,
     around: float = 0.01,
-    tolerance: float = 3e-3,
-    max_steps: int = 8,
+    tolerance: float = 1e-2,
+    max_steps: int = 4,
 ) -> Parts:
     """Colour Retinex (Grosse et al. 2009, after Land and McCann 1971): what jumps is paint, what creeps is light.
 

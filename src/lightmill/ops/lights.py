@@ -46,7 +46,7 @@ class Kind(StrEnum):
     ADVANCED = "advanced"  # an environment, a rig of lamps, ambient occlusion
 
 
-KINDS: tuple[str, ...] = (*Kind, *Pattern)
+KINDS: tuple[str, ...] = (*map(str, Kind), *map(str, Pattern))
 
 
 @dataclass(frozen=True, kw_only=True)

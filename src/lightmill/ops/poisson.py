@@ -14,6 +14,9 @@ from numpy.typing import NDArray
 Real = TypeVar("Real", np.float32, np.float64)
 
 
+_HALVED_FROM = 128  # px, the shorter side of a field that is solved at half its size first
+
+
 def differences(surface: NDArray[Real]) -> tuple[NDArray[Real], NDArray[Real]]:
     """Of [H, W], from each pixel to the next: to the right [H, W - 1], and downwards [H - 1, W].
 
@@ -49,9 +52,22 @@ def integrate_within(
     It ends once the error of the slopes, as the conjugate gradients measure it, is `tolerance` of the slopes', or
     after `max_steps`, which only frayed regions reach (combs, sponges, many thin parts).
     """
-    height, width = shape = _surface_shape(right, down)
-    if inside.shape != shape:
-        raise ValueError(f"inside must be {list(shape)}, as the surface is, got {list(inside.shape)}")
+    if inside.shape != _surface_shape(right, down):
+        wanted = list(_surface_shape(right, down))
+        raise ValueError(f"inside must be {wanted}, as the surface is, got {list(inside.shape)}")
+    surface, _ = _within(right, down, inside, tolerance=tolerance, max_steps=max_steps)
+    return surface
+
+
+def _within(
+    right: NDArray[Real], down: NDArray[Real], inside: NDArray[np.bool_], *, tolerance: float, max_steps: int
+) -> tuple[NDArray[Real], float]:
+    """The surface, and the squared slopes of all of it: what errors are measured by.
+
+    A field of half the size is solved first, with a quarter of the work a step, and so on: its surface is where the
+    gradients begin, and its squared slopes are those of this one, as in two dimensions they do not depend on the scale.
+    """
+    height, width = inside.shape
     rows, columns = cv2.getOptimalDFTSize((height + 1) // 2) * 2, cv2.getOptimalDFTSize((width + 1) // 2) * 2
     across = np.zeros((rows, columns - 1), right.dtype)  # outside nothing counts, so the sides may as well be good ones
     along = np.zeros((rows - 1, columns), right.dtype)
@@ -68,12 +84,17 @@ def integrate_within(
         return _balance(east, south)
 
     surface = np.zeros_like(wanted)
-    residual, step = wanted, _solved(wanted)
+    residual, whole = wanted, 0.0
+    if min(height, width) >= _HALVED_FROM:
+        coarse, whole = _within(*_halved(*counted, inside), tolerance=tolerance / 2, max_steps=2 * max_steps)
+        surface[:height, :width] = cv2.resize(coarse, (width, height), interpolation=cv2.INTER_LINEAR)
+        residual = wanted - applied(surface)
+    step = _solved(residual)
     error = _dot(residual, step)
-    enough = error * tolerance**2
+    whole = whole or error
     direction = step
     for _ in range(max_steps):
-        if error <= enough:
+        if error <= whole * tolerance**2:
             break
         change = applied(direction)
         length = error / _dot(direction, change)
@@ -82,7 +103,25 @@ def integrate_within(
         step = _solved(residual)
         error, before = _dot(residual, step), error
         direction = step + (error / before) * direction
-    return surface[:height, :width]
+    return surface[:height, :width], whole
+
+
+def _halved(
+    right: NDArray[Real], down: NDArray[Real], inside: NDArray[np.bool_]
+) -> tuple[NDArray[Real], NDArray[Real], NDArray[np.bool_]]:
+    """Differences between the means of 2 x 2 pixels, and which blocks are inside as a whole; odd ends are dropped."""
+    rows, columns = inside.shape[0] // 2, inside.shape[1] // 2
+    blocks = np.asarray(inside[: 2 * rows, : 2 * columns].reshape(rows, 2, columns, 2).all(axis=(1, 3)), np.bool_)
+    return _between_blocks(right, rows, columns), np.ascontiguousarray(_between_blocks(down.T, columns, rows).T), blocks
+
+
+def _between_blocks(across: NDArray[Real], rows: int, columns: int) -> NDArray[Real]:
+    """[rows, columns - 1]: from the mean of a block to the next: the step between, and half the step within each."""
+    last = 2 * columns - 1
+    steps = (
+        across[: 2 * rows, 1 : last - 1 : 2] + (across[: 2 * rows, 0 : last - 2 : 2] + across[: 2 * rows, 2:last:2]) / 2
+    )
+    return np.ascontiguousarray((steps[0::2] + steps[1::2]) / 2)
 
 
 def _surface_shape(right: NDArray[Real], down: NDArray[Real]) -> tuple[int, int]:

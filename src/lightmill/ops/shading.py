@@ -276,5 +276,5 @@ def _per_picture(value: ArrayLike | Array, *, reference: Array) -> Array:
 def _as_light(light: ArrayLike | Array, *, reference: Array) -> Array:
     """[..., H, W, 1 or 3] of [..., H, W], [..., H, W, 1 or 3], a colour [3] or a number."""
     values = same_kind(light, reference=reference)
-    grey = values.ndim > 1 and values.shape[-2:] == reference.shape[-3:-1]
+    grey = 1 < values.ndim < reference.ndim and values.shape[-2:] == reference.shape[-3:-1]
     return values[..., None] if grey else values
