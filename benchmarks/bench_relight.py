@@ -3,8 +3,8 @@
     python benchmarks/bench_relight.py [--photos DIR] [--count 24] [--side 1024] [--threads 2] [--rounds 3]
 
 Photographs of DIR are cropped to squares and brought to `side`; without DIR, sample portraits. Built-in models, all
-files. The bare loop runs in a fresh Python, one picture a thread at a time; it has no journal, no manifest, no table, no
-hashes, and no care for crashes. Which stage takes the time is what the engine's own record says.
+files. The bare loop runs in a fresh Python, one picture a thread at a time; it has no journal, no manifest, no table,
+no hashes, and no care for crashes. Which stage takes the time is what the engine's own record says.
 """
 
 import argparse

@@ -27,7 +27,7 @@ _FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.DOTALL | re.MULTILINE)
 _INLINE = re.compile(r"(?<!`)`(lightmill [^`]+)`(?!`)")
 _LINK = re.compile(r"\]\(([^)\s]+)\)")
 _TEST = re.compile(r"`(tests/[\w/]+\.py)::(\w+)`")
-_COMMANDS = (*RECIPES, "status", "retry", "report", "rigs")
+_COMMANDS = (*RECIPES, "captions", "status", "retry", "report", "rigs")
 
 
 def text_of(page: Path) -> str:

@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     join360: Callable[..., RunResult]
     mask: Callable[..., RunResult]
     relight: Callable[..., RunResult]
+    prepare: Callable[..., RunResult]
+    caption: Callable[..., RunResult]
 
 
 def __getattr__(name: str) -> "Callable[..., RunResult]":

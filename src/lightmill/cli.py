@@ -69,6 +69,7 @@ def _app(chosen: str) -> App:
         app.command(command, name=name, sort_key=1, group="Recipes")
     for function in (status, retry, report):
         app.command(function, sort_key=2, group="Runs")
+    app.command(captions, sort_key=3, group="More")
     app.command(rigs, sort_key=3, group="More")
     return app
 
@@ -175,7 +176,7 @@ def _finish(result: "RunResult", progress: "Mode") -> int:
         say(f"warning: {warning}")
     for remark in result.remarks:
         say(remark)
-    if progress != "none" or result.exit_code:
+    if (progress != "none" or result.exit_code) and result.report.exists():  # a dry run leaves none
         lines = final_summary(
             result.counts, outcome=result.outcome, wall_s=result.wall_s, out=result.out, report=result.report
         )
@@ -279,6 +280,115 @@ def report(out: Path, /) -> int:
         write_reports(Outputs(out), report_data(journal, SHEET), whole=False)
     sys.stdout.write(f"{out / 'report.html'}\n")
     return 0
+
+
+# --- captions --------------------------------------------------------------------------------------------------------
+
+
+_Texts = list[str] | None
+_Flag = Annotated[bool, Parameter(negative=())]
+
+
+def captions(
+    out: Path,
+    /,
+    *,
+    where: str | None = None,
+    layer: str | None = None,
+    set_text: Annotated[str | None, Parameter(name="--set")] = None,
+    find: str | None = None,
+    replace: str | None = None,
+    regex: _Flag = False,
+    rename_tags: Annotated[_Texts, Parameter(name="--rename-tag", negative=())] = None,
+    remove_tags: Annotated[_Texts, Parameter(name="--remove-tag", negative=())] = None,
+    add_tags: Annotated[_Texts, Parameter(name="--add-tag", negative=())] = None,
+    dedupe_tags: _Flag = False,
+    sort_tags: _Flag = False,
+    move_first: Annotated[_Texts, Parameter(negative=())] = None,
+    prefix: str = "",
+    suffix: str = "",
+    dry_run: _Flag = False,
+    undo: _Flag = False,
+    redo: _Flag = False,
+    list_edits: Annotated[bool, Parameter(name="--list", negative=())] = False,
+) -> int:
+    """Edit the captions in OUT, many at once, and make its exports again; every edit can be undone.
+
+    Parameters
+    ----------
+    out
+        The folder of a run of `caption`.
+    where
+        Which pictures: `tags:cat and not tokens>75`; tags, caption, name, key, layer, tokens, chars, width, height.
+    layer
+        Which text: caption, tags, existing, edited (default: the one that trainers are given).
+    set_text
+        Replace the whole text.
+    find
+        A text to look for; see --replace.
+    replace
+        What to put in its place.
+    regex
+        --find is a regular expression of Python; \\1 and \\g<name> in --replace are its groups.
+    rename_tags
+        OLD=NEW.
+    remove_tags
+        Tags to take out.
+    add_tags
+        Tags to add at the end.
+    dedupe_tags
+        Leave out tags that are there already.
+    sort_tags
+        Sort tags.
+    move_first
+        Tags to put first.
+    prefix
+        A text to put before all others.
+    suffix
+        A text to put behind.
+    dry_run
+        Show what would change; change nothing.
+    undo
+        Take back the last edit.
+    redo
+        Make it once more.
+    list_edits
+        List all edits.
+    """
+    from lightmill.recipes.caption import export_again
+    from lightmill.recipes.caption_edits import Edits, edit_captions
+    from lightmill.recipes.caption_exports import take_over_hand_edits
+
+    edits = Edits(
+        where=where,
+        layer=layer,
+        set_text=set_text,
+        find=find,
+        replace=replace,
+        regex=regex,
+        rename_tags=rename_tags or (),
+        remove_tags=remove_tags or (),
+        add_tags=add_tags or (),
+        dedupe_tags=dedupe_tags,
+        sort_tags=sort_tags,
+        move_first=move_first or (),
+        prefix=prefix,
+        suffix=suffix,
+    )
+    if edits.changes_something() and not dry_run and take_over_hand_edits(out):
+        export_again(out)  # what was edited by hand counts as exported from now on
+    result = edit_captions(
+        out, edits, undo=undo, redo=redo, list_edits=list_edits, dry_run=dry_run, export=export_again
+    )
+    for line in result.lines:
+        sys.stdout.write(f"{_coloured(line)}\n")
+    return 0
+
+
+def _coloured(line: str) -> str:
+    """A line of a diff, in colour on a terminal."""
+    code = {"- ": 31, "+ ": 32}.get(line[:2])
+    return f"\x1b[{code}m{line}\x1b[0m" if code and sys.stdout.isatty() else line
 
 
 # --- more ------------------------------------------------------------------------------------------------------------

@@ -363,3 +363,16 @@ def test_messages_for_people_have_no_addresses_and_one_line():
     assert for_people(ValueError("bad\nthing at 0x7f00deadbeef here")) == "ValueError: bad thing here"
     assert for_people(DecodeError("cut off")) == "cut off"
     assert for_people(RuntimeError()) == "RuntimeError"
+
+
+
+def test_a_device_thread_that_breaks_ends_the_run_though_items_wait_for_it(tmp_path):
+    """What is no exception of an item's, with a queue before the device: nobody may wait for ever."""
+
+    class Breaks(Model):
+        def __call__(self, number):
+            raise SystemExit("the device is gone")
+
+    executor, ends, _ = execute(device_pipeline(Breaks()), tmp_path, 50)
+    assert isinstance(executor.fatal, SystemExit)
+    assert not any(end.status is Status.OK for end in ends.values())

@@ -382,7 +382,9 @@ def test_what_a_processor_lacks_is_named(tmp_path: Path, monkeypatch: pytest.Mon
         (folder / "preprocessor_config.json").write_text(json.dumps(pixels), "utf-8")
         with pytest.raises(MissingExtra, match="with torchvision; run: pip install torchvision"):
             open_captioner(str(folder)).check("cpu")
+    # as where it is not installed
     monkeypatch.setattr("transformers.models.smolvlm.processing_smolvlm.num2words", None)
+    monkeypatch.setattr("lightmill.models.processors.find_spec", lambda _: None)
     with pytest.raises(MissingExtra, match=r"type smolvlm .* with num2words; run: pip install num2words"):
         open_captioner(str(SAVED["smolvlm"](tmp_path / "smolvlm"))).check("cpu")
 

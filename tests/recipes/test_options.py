@@ -12,8 +12,10 @@ from hypothesis import strategies as st
 
 from lightmill.errors import ChangedConfig, UsageError
 from lightmill.recipes.base import Recipe, is_run_only, option_name
+from lightmill.recipes.caption import Caption
 from lightmill.recipes.join360 import Join360
 from lightmill.recipes.mask import Mask
+from lightmill.recipes.prepare import Prepare
 from lightmill.recipes.registry import RECIPES, SUMMARIES, recipe_class
 from lightmill.recipes.relight import Relight
 from lightmill.recipes.split360 import Split360
@@ -97,17 +99,77 @@ OTHER_RELIGHT: dict[str, Any] = {
     "by": "contrast",
     "replay": True,
 }
+OTHER_PREPARE: dict[str, Any] = {
+    "format": "webp",
+    "matte": "#0a0b0c",
+    "keep_metadata": True,
+    "reencode": "always",
+    "verify": "markers",
+    "resolution": 512,
+    "bucket_step": 32,
+    "bucket_min": 256,
+    "bucket_max": 4096,
+    "no_upscale": True,
+    "crop": "salient",
+    "min_side": 9,
+    "max_aspect": 2,
+    "drop_duplicates": "near",
+    "score": True,
+    "keep_top": 9,
+    "by": "contrast",
+    "dry_run": True,
+    "fit": "bucket",
+    "size": None,
+}
+OTHER_CAPTION: dict[str, Any] = OTHER_PREPARE | {
+    "model": "org/captioner",
+    "template": "{name}",
+    "prompt": None,
+    "tagger": "wd:org/tagger",
+    "existing": "ignore",
+    "trigger": "ohwx",
+    "prefix": "a photo of",
+    "suffix": ", film",
+    "forbid": "blurry",
+    "max_tokens": 99,
+    "temperature": 0.5,
+    "top_p": 0.5,
+    "top_k": 5,
+    "repetition_penalty": 1.2,
+    "dtype": "float16",
+    "quantize": "4bit",
+    "retries": 5,
+    "script": "any",
+    "seed": 9,
+    "threshold": 0.5,
+    "character_threshold": 0.5,
+    "tag_categories": "general",
+    "batch": 3,
+    "concurrency": 3,
+    "timeout": 3,
+    "export": "kohya,zip",
+    "captions": "append",
+    "caption_suffix": ".caption",
+    "text_order": "tags,caption",
+    "repeats": 3,
+    "concept": "cat",
+    "concept_by_folder": True,
+    "per_shard": 3,
+}
+OTHERS = {"relight": OTHER | OTHER_RELIGHT, "prepare": OTHER | OTHER_PREPARE, "caption": OTHER | OTHER_CAPTION}
 NEEDED: dict[str, dict[str, Any]] = {
     "split360": {"mask_prompt": "person"},
     "join360": {"rig": "ring8"},
     "mask": {"model": "org/other"},
     "relight": {},
+    "prepare": {},
+    "caption": {},
 }
 
 
 def other_value(recipe: str, name: str) -> Any:
     """Another value than the default."""
-    return (OTHER | OTHER_RELIGHT if recipe == "relight" else OTHER).get(name)
+    return OTHERS.get(recipe, OTHER).get(name)
 
 
 COMMON = {
@@ -218,8 +280,89 @@ RELIGHT = COMMON | {
     "device": st.sampled_from(["auto", "cpu", "cuda"]),
     "replay": st.booleans(),
 }
-VALUES = {Split360: SPLIT, Join360: JOIN, Mask: MASK, Relight: RELIGHT}
-ASKED = {Split360: "mask_model", Mask: "model"}  # without it some of the other options mean nothing
+PREPARE = COMMON | {
+    "format": st.sampled_from(["jpg", "png", "webp"]),
+    "quality": st.integers(1, 100),
+    "subsampling": st.sampled_from(["420", "444"]),
+    "effort": st.none(),
+    "matte": st.sampled_from(["white", "black", "gray", "#0a0b0c"]),
+    "keep_alpha": st.just(False),
+    "keep_metadata": st.booleans(),
+    "reencode": st.sampled_from(["auto", "always"]),
+    "verify": st.sampled_from(["decode", "markers"]),
+    "fit": st.sampled_from(["none", "bucket"]),
+    "size": st.none(),
+    "resolution": st.integers(512, 2048),
+    "bucket_step": st.sampled_from([32, 64]),
+    "bucket_min": st.sampled_from([256, 512]),
+    "bucket_max": st.sampled_from([2048, 4096]),
+    "no_upscale": st.booleans(),
+    "crop": st.sampled_from(["center", "salient"]),
+    "min_side": st.none() | st.integers(1, 4000),
+    "max_aspect": st.none() | st.floats(1, 100),
+    "drop_duplicates": st.none() | st.sampled_from(["exact", "near"]),
+    "score": st.booleans(),
+    "score_model": st.none(),
+    "score_prompt": st.just([]),
+    "keep_top": st.none() | st.integers(1, 99),
+    "by": st.sampled_from(["sharpness", "contrast"]),
+    "fps": st.floats(0.001, 1000),
+    "start": st.none() | st.floats(0, 100),
+    "end": st.none() | st.floats(100.5, 1e6),
+    "pick": st.sampled_from(["first", "sharpest"]),
+    "device": st.sampled_from(["auto", "cpu", "cuda"]),
+    "dry_run": st.booleans(),
+}
+WORDS = st.sampled_from(["", "ohwx", "a photo of", "naïve, 日本"])
+CAPTION = PREPARE | {
+    "model": st.sampled_from(["org/captioner", "openai:http://127.0.0.1:1234/v1#any", "wd:org/tagger"]),
+    "template": st.sampled_from(["{name}", "{trigger}, {folder}"]),
+    "prompt": st.sampled_from(["", "Describe {name}."]),
+    "tagger": st.none() | st.just("wd:org/tagger"),
+    "existing": st.sampled_from(["auto", "layer", "use", "ignore"]),
+    "trigger": WORDS,
+    "prefix": WORDS,
+    "suffix": WORDS,
+    "forbid": st.lists(st.sampled_from(["blurry", "watermark, text"]), max_size=3),
+    "max_tokens": st.integers(1, 4096),
+    "temperature": st.floats(0, 10),
+    "top_p": st.none() | st.floats(0.01, 1),
+    "top_k": st.none() | st.integers(1, 999),
+    "repetition_penalty": st.none() | st.floats(0.5, 2),
+    "dtype": st.sampled_from(["auto", "float32", "bfloat16", "float16"]),
+    "quantize": st.none() | st.sampled_from(["4bit", "8bit"]),
+    "retries": st.integers(0, 20),
+    "script": st.none() | st.sampled_from(["latin", "japanese", "any"]),
+    "captions_per_image": st.just(1),
+    "seed": st.integers(0, 2**40),
+    "threshold": SHARES,
+    "character_threshold": SHARES,
+    "tag_categories": st.lists(st.sampled_from(["general", "character", "rating"]), unique=True, min_size=1),
+    "batch": st.integers(1, 99),
+    "concurrency": st.integers(1, 99),
+    "timeout": st.floats(1, 999),
+    "export": st.lists(st.sampled_from(["sidecar", "kohya", "zip"]), unique=True),
+    "captions": st.sampled_from(["keep", "overwrite", "append"]),
+    "caption_suffix": st.sampled_from([".txt", ".caption"]),
+    "text_order": st.sampled_from(["tags", "tags,caption"]),
+    "repeats": st.integers(1, 99),
+    "concept": st.sampled_from(["cat", "two words"]),
+    "concept_by_folder": st.booleans(),
+    "per_shard": st.integers(1, 99999),
+}
+VALUES: dict[type[Recipe], dict[str, Any]] = {
+    Split360: SPLIT,
+    Join360: JOIN,
+    Mask: MASK,
+    Relight: RELIGHT,
+    Prepare: PREPARE,
+    Caption: CAPTION,
+}
+ASKED: dict[type[Recipe], str] = {
+    Split360: "mask_model",
+    Mask: "model",
+    Caption: "model",
+}  # without it some of the other options mean nothing
 
 
 def given_options(recipe: type[Recipe]) -> st.SearchStrategy[dict[str, Any]]:

@@ -122,6 +122,7 @@ class Executor:
         self._fed = False
         self._samples = self._starved = 0
         self._stopping = False
+        self._deserted: set[int] = set()  # device segments whose thread has ended with an error
         self.fatal: BaseException | None = None
         self._clocks: list[Clock] = []
         self._calls = {stage.name: caller(stage) for stage in flat(pipeline.stages)}
@@ -376,7 +377,7 @@ class Executor:
         if end is not None:
             self._emit(end)
         with self._changed:
-            if end is None and not last and not work.abandoned:
+            if end is None and not last and not work.abandoned and index + 1 not in self._deserted:
                 work.size = sum(nbytes(value) for name, value in work.values.items() if name not in GIVEN)
                 self._queues[index + 1].put(work)
             self._active[index] -= 1
@@ -395,13 +396,28 @@ class Executor:
                 for stage in stages:
                     stage.function.load(self._device)
                     loaded.append(stage)
+            except BaseException as error:
+                self.fail(error)  # before anyone goes on: the run stops before the first item is touched
+                raise
             finally:
-                ready.wait()  # also when loading failed: the run stops before the first item is touched
+                ready.wait()
             while works := self._next_works(index, max(stage.size for stage in stages)):
                 self._batch_through(index, segment, works, clock)
+        except BaseException:
+            self._desert(index)
+            raise
         finally:
             for stage in reversed(loaded):
                 stage.function.unload()
+
+    def _desert(self, index: int) -> None:
+        """Nobody takes items up here any more: those that wait, and those to come, are left for the next run."""
+        with self._changed:
+            self._deserted.add(index)
+            self._queues[index].works.clear()
+            self._queues[index].used_bytes = 0
+            self._active[index] = 0
+            self._changed.notify_all()
 
     def _next_works(self, index: int, most: int) -> list[Work]:
         """What lies ready, up to a batch: while the device works, the next batch gathers by itself."""

@@ -38,20 +38,22 @@ def open_segmenter(
     boxes: Sequence[tuple[float, float, float, float]] = (),
     grid: int | None = None,
     score: float | None = None,
+    options: str = "--",
 ) -> "Segmenter":
     """The segmenter of that name; nothing is loaded, and `check` says whether it can be had.
 
     `builtin:NAME`, else a folder or a hub id of a model in the layout of transformers. points: x, y as shares of width
     and height, and 1 (on the thing) or 0 (not on it); boxes: left, top, right, bottom likewise; grid: of so many points
     a side; score: what is found below it is left out (None: the model's own).
+    options: how the options begin that all this is given by, for messages: `--`, or `--mask-`.
 
     Raises UsageError for names and prompts that do not go together, and what finding the model raises.
     """
     if name.startswith("builtin:"):
-        return _builtin(name, asked=bool(prompts or points or boxes or grid), scored=score is not None)
+        return _builtin(name, asked=bool(prompts or points or boxes or grid), scored=score is not None, options=options)
     if name.endswith(".safetensors"):
         raise UsageError(
-            f"--model {name}: checkpoints of one's own are made by `train segment`, which is not there yet; "
+            f"{options}model {name}: checkpoints of one's own are made by `train segment`, which is not there yet; "
             "give builtin:salient, a folder in the layout of transformers, or a hub id"
         )
     from lightmill.models.classes import open_transformers_segmenter
@@ -59,7 +61,7 @@ def open_segmenter(
     return open_transformers_segmenter(name, prompts=prompts, points=points, boxes=boxes, grid=grid or 0, score=score)
 
 
-def _builtin(name: str, *, asked: bool, scored: bool) -> "Segmenter":
+def _builtin(name: str, *, asked: bool, scored: bool, options: str) -> "Segmenter":
     if name not in _BUILTIN:
         near = get_close_matches(name, _BUILTIN, n=1, cutoff=0.8)
         hint = f"did you mean {near[0]}?" if near else f"there is {', '.join(_BUILTIN)}"
@@ -67,10 +69,10 @@ def _builtin(name: str, *, asked: bool, scored: bool) -> "Segmenter":
     if asked:
         raise UsageError(
             f"{name} finds what stands out and takes no prompt, point, box or grid; leave them out, or name another "
-            f"model with --model, such as {BY_WORDS}"
+            f"model with {options}model, such as {BY_WORDS}"
         )
     if scored:
-        raise UsageError(f"{name} gives one thing or none, whatever its score; leave --score out")
+        raise UsageError(f"{name} gives one thing or none, whatever its score; leave {options}score out")
     module, attribute = _BUILTIN[name]
     made: Segmenter = getattr(import_module(module), attribute)()
     return made

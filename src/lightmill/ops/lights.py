@@ -68,11 +68,14 @@ class Lamp:
     colour: Vector = WHITE  # radiance on a surface that faces it, linear RGB
 
 
+CASTERS = ("self", "occluder")  # of shadows, besides the patterns
+
+
 @dataclass(frozen=True, kw_only=True)
 class Shadow:
     """What stands in the way of the first lamp."""
 
-    caster: str  # "self", "occluder", or a pattern's name
+    caster: str  # one of CASTERS, or a pattern's name
     opacity: float
     softness_deg: float = 0.0  # half of the angle that the lamp fills as seen from the thing; patterns have their own
     parameters: Mapping[str, Any] = field(default_factory=dict)  # of the occluder or the pattern
@@ -101,7 +104,7 @@ class Light:
         """Raises ValueError where a number is missing or there is one too many."""
         try:
             shadow, coefficients = found["shadow"], found["environment"]
-            return cls(
+            light = cls(
                 **{
                     **found,
                     "ambient": _vector(found["ambient"]),
@@ -115,6 +118,11 @@ class Light:
             )
         except (KeyError, TypeError) as error:
             raise ValueError(f"this is no light that this release of Lightmill can read: {error}") from error
+        if not light.lamps:
+            raise ValueError("this is no light: it has no lamp")
+        if light.shadow and light.shadow.caster not in (*CASTERS, *Pattern):
+            raise ValueError(f"nothing that this release of Lightmill knows is called {light.shadow.caster!r}")
+        return light
 
 
 def draw_kind(rng: np.random.Generator, *, weights: Mapping[str, float]) -> str:

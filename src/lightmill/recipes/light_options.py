@@ -2,7 +2,7 @@
 
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from difflib import get_close_matches
 from typing import Annotated, Any
 
@@ -21,31 +21,49 @@ def parse_weights(text: str) -> dict[str, float]:
     >>> parse_weights("soft=0.8,hard=0.2")
     {'soft': 0.8, 'hard': 0.2}
     """
+    return _weights(_pair(part) for part in text.split(","))
+
+
+def _pair(text: str) -> tuple[str, str]:
+    """`soft=0.8`, or `soft`, which means `soft=1`."""
+    kind, equals, number = (piece.strip() for piece in text.partition("="))
+    return kind, number if equals else "1"
+
+
+def _weights(pairs: Iterable[tuple[Any, Any]]) -> dict[str, float]:
     weights: dict[str, float] = {}
-    for part in text.split(","):
-        kind, equals, number = (piece.strip() for piece in part.partition("="))
+    for kind, number in pairs:
         if kind not in (*KINDS, PATTERNS):
-            near = get_close_matches(kind, [*KINDS, PATTERNS], n=1)
+            near = get_close_matches(str(kind), [*KINDS, PATTERNS], n=1)
             raise ValueError(
                 f"there is no kind of light {kind!r}"
                 + (f"; did you mean {near[0]!r}?" if near else f"; there are {', '.join([*KINDS, PATTERNS])}")
             )
         if kind in weights:
             raise ValueError(f"{kind!r} is given twice")
-        weights[kind] = _weight(kind, number) if equals else 1.0
+        weights[str(kind)] = _weight(kind, number)
     if sum(weights.values()) <= 0:
         raise ValueError("at least one weight must be above 0")
     return weights
 
 
-def _weight(kind: str, text: str) -> float:
+def _weight(kind: str, given: Any) -> float:
     try:
-        weight = float(text)
-    except ValueError:
+        weight = float(given)
+    except (TypeError, ValueError):
         weight = math.nan
     if not (math.isfinite(weight) and weight >= 0):
-        raise ValueError(f"the weight of {kind} is a number from 0 on, as in {kind}=0.5, got {text!r}")
+        raise ValueError(f"the weight of {kind} is a number from 0 on, as in {kind}=0.5, got {given!r}")
     return weight
+
+
+def _any_weights(value: Any) -> Any:
+    """From a text, a list of kinds, or a mapping as YAML and Python have it."""
+    if isinstance(value, Mapping):
+        return _weights(value.items())
+    if isinstance(value, list | tuple):
+        return _weights(_pair(str(part)) for part in value)
+    return parse_weights(str(value))
 
 
 def spread_patterns(weights: Mapping[str, float]) -> dict[str, float]:
@@ -64,11 +82,14 @@ def parse_range(text: str) -> tuple[float, float]:
     found = _RANGE.fullmatch(text)
     if not found:
         raise ValueError(f"a range is written LOW-HIGH, as in 0.2-0.6, got {text!r}")
-    low = float(found[1])
-    high = float(found[2]) if found[2] else low
+    return _ordered((float(found[1]), float(found[2] or found[1])))
+
+
+def _ordered(value: tuple[float, float]) -> tuple[float, float]:
+    low, high = value
     if high < low:
-        raise ValueError(f"a range goes from the lower to the higher number, got {text!r}")
-    return low, high
+        raise ValueError(f"a range goes from the lower to the higher number, got {show_range(value)}")
+    return value
 
 
 def _within(least: float, most: float) -> Any:
@@ -89,22 +110,25 @@ def _shortest(number: float) -> str:
     return f"{number:g}" if float(f"{number:g}") == number else repr(number)
 
 
-def _from_text(parse: Any) -> BeforeValidator:
-    return BeforeValidator(lambda value: parse(str(value)) if isinstance(value, str | int | float) else value)
-
-
 def _show_weights(weights: Mapping[str, float]) -> str:
     return ",".join(f"{kind}={_shortest(weight)}" for kind, weight in weights.items())
 
 
-def _checked_backdrop(text: str) -> str:
-    Backdrop.parse(text)
-    return text
+def _any_range(value: Any) -> Any:
+    return parse_range(str(value)) if isinstance(value, str | int | float) else value
 
 
-_Range = Annotated[tuple[float, float], _from_text(parse_range), PlainSerializer(show_range)]
-WeightsOption = Annotated[dict[str, float], _from_text(parse_weights), PlainSerializer(_show_weights)]
+def _checked_backdrop(value: Any) -> str:
+    """Raises ValueError; of a number too, which YAML makes of a colour without quotes."""
+    Backdrop.parse(value if isinstance(value, str) else repr(value))
+    return str(value)
+
+
+_Range = Annotated[
+    tuple[float, float], AfterValidator(_ordered), BeforeValidator(_any_range), PlainSerializer(show_range)
+]
+WeightsOption = Annotated[dict[str, float], BeforeValidator(_any_weights), PlainSerializer(_show_weights)]
 ShareRange = Annotated[_Range, _within(0, 1)]
 ElevationRange = Annotated[_Range, _within(0, 90)]
 ShininessRange = Annotated[_Range, _within(1, 1000)]
-BackdropOption = Annotated[str, AfterValidator(_checked_backdrop)]
+BackdropOption = Annotated[str, BeforeValidator(_checked_backdrop)]

@@ -1,7 +1,7 @@
 """The files of a relit portrait, and the metadata that makes every one of them again."""
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from hashlib import blake2b
 from typing import Any, Literal, TypeAlias, get_args
 
@@ -19,6 +19,7 @@ from lightmill.recipes.lighting import GRAY, Portrait, cut_out
 
 Output: TypeAlias = Literal["output", "degraded_fg", "input", "albedo", "foreground", "background", "mask"]
 OUTPUTS: tuple[Output, ...] = get_args(Output)  # the first two of every light, the rest of the picture
+OF_A_LIGHT = OUTPUTS[:2]
 
 Files = dict[str, bytes]
 
@@ -110,6 +111,15 @@ class Metadata:
 def light_label(label: str, variant: str) -> str:
     """As the manifest and the file names have it: `output`, or `v03_output` where there are several lights."""
     return f"{variant}_{label}" if variant else label
+
+
+def told_labels(wanted: Collection[str], variants: Iterable[str]) -> list[str]:
+    """What the table says the path of: the composite of every light, or the first of the others that is written.
+
+    Never the photograph itself. A label that no picture has stands for nothing.
+    """
+    told = next((label for label in OUTPUTS if label in wanted and label != "input"), "output")
+    return [light_label(told, variant) for variant in variants] if told in OF_A_LIGHT else [told]
 
 
 def all_files(shared: Files, lit_files: Mapping[str, Files], metadatas: Mapping[str, bytes]) -> tuple[Files, Files]:

@@ -57,6 +57,6 @@ def open_models(
     return LitModels(
         decomposer=open_decomposer(albedo, seed=seed),
         normals=open_normals(normals, seed=seed),
-        segmenter=open_segmenter(mask, prompts=prompts, score=score) if mask else None,
+        segmenter=open_segmenter(mask, prompts=prompts, score=score, options="--mask-") if mask else None,
         scorer=open_scorer(scorer, score_prompts),
     )

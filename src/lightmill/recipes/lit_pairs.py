@@ -5,7 +5,17 @@ from collections.abc import Iterator
 from lightmill.engine.items import MADE
 from lightmill.engine.journal import Journal
 from lightmill.engine.outputs import Outputs
+from lightmill.errors import ItemError
 from lightmill.export.instructpix2pix import FOLDER, Pair
+
+
+def apart_from_pairs(name: str) -> None:
+    """Raises ItemError for an item whose files would lie where those of the pairs do."""
+    if name.split("/")[0].casefold() == FOLDER:
+        raise ItemError(
+            f"its files would lie in OUT/{FOLDER}, which is for the pairs of --export instructpix2pix; "
+            "rename its folder, or use --naming index"
+        )
 
 
 def pairs_of(outputs: Outputs, journal: Journal, labels: list[str]) -> Iterator[Pair]:

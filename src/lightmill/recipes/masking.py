@@ -174,7 +174,7 @@ class MaskRule:
     def found(self, instances: Instances, *, size_hw: tuple[int, int], wraps: bool = False) -> Found:
         """All 0, of no part, where nothing was found or nothing is left of it."""
         chosen = self._chosen(instances)
-        masks = [self._shaped(mask, wraps=wraps) for mask in self._merged([instances.masks[i] for i in chosen])]
+        masks = [self.shaped(mask, wraps=wraps) for mask in self._merged([instances.masks[i] for i in chosen])]
         left = [place for place, mask in enumerate(masks) if mask.any()]
         if not left:
             return Found(np.zeros(size_hw, np.uint8))
@@ -199,7 +199,7 @@ class MaskRule:
             return sorted(ranked, key=lambda place: -sizes[place])[:1]
         return ranked
 
-    def _shaped(self, mask: Mask, *, wraps: bool) -> Mask:
+    def shaped(self, mask: Mask, *, wraps: bool = False) -> Mask:
         """One mask, cleaned, grown or shrunk, and softened."""
         diagonal = math.hypot(*mask.shape)
         mask = tidied(mask, min_px=self.min_area * mask.size, fill_holes=self.fill_holes, wraps=wraps)

@@ -14,6 +14,8 @@ RECIPES: dict[str, tuple[str, str]] = {  # name -> (module, class)
     "join360": ("lightmill.recipes.join360", "Join360"),
     "mask": ("lightmill.recipes.mask", "Mask"),
     "relight": ("lightmill.recipes.relight", "Relight"),
+    "prepare": ("lightmill.recipes.prepare", "Prepare"),
+    "caption": ("lightmill.recipes.caption", "Caption"),
 }
 
 SUMMARIES = {
@@ -21,6 +23,8 @@ SUMMARIES = {
     "join360": "Blend the views of a rig back into equirectangular pictures.",
     "mask": "Mask what a model finds in pictures: by words, points or boxes, or whatever stands out.",
     "relight": "Show portraits in other light: mask, albedo, shadows and highlights, and a table that says where.",
+    "prepare": "Make pictures ready for trainers: upright, sRGB, fitted to sizes or buckets, no duplicates.",
+    "caption": "Caption pictures for trainers: prepared pictures, captions, and the files that each trainer reads.",
 }
 
 

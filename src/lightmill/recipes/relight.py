@@ -35,7 +35,7 @@ from lightmill.recipes.base import (
     run_only,
 )
 from lightmill.recipes.devices import chosen_device
-from lightmill.recipes.foreground import Foreground
+from lightmill.recipes.foreground import Foreground, without_masks
 from lightmill.recipes.light_options import (
     BackdropOption,
     ElevationRange,
@@ -58,9 +58,18 @@ from lightmill.recipes.lighting import (
     preview_output,
     take_lit,
 )
-from lightmill.recipes.lit_files import OUTPUTS, Metadata, Output, all_files, light_files, light_label, shared_files
+from lightmill.recipes.lit_files import (
+    OUTPUTS,
+    Metadata,
+    Output,
+    all_files,
+    light_files,
+    light_label,
+    shared_files,
+    told_labels,
+)
 from lightmill.recipes.lit_models import LitModels, open_models
-from lightmill.recipes.lit_pairs import pairs_of
+from lightmill.recipes.lit_pairs import apart_from_pairs, pairs_of
 from lightmill.recipes.masking import MaskRule, is_local_model
 from lightmill.recipes.masks import ALPHA
 from lightmill.recipes.pictures import picture_stages
@@ -136,8 +145,12 @@ class Relight(Recipe):
             raise ValueError(f"--export instructpix2pix needs --write with {' and '.join(sorted(missing))}")
         if bool(self.score_prompt) != bool(self.score_model):
             raise ValueError("--score-model and --score-prompt go together: what is asked, and who answers")
-        if self.masks and (self.mask_prompt or self.mask_model):
-            raise ValueError("--masks gives the foreground; leave out --mask-prompt and --mask-model, or --masks")
+        found = {"mask_prompt", "mask_model", "mask_score", "instances"}
+        if self.masks and self.model_dump(include=found, exclude_defaults=True):
+            raise ValueError(
+                "--masks gives the foreground; leave out --mask-prompt, --mask-model, --mask-score and --instances, "
+                "or --masks"
+            )
         return self
 
     # --- the run -----------------------------------------------------------------------------------------------------
@@ -166,12 +179,14 @@ class Relight(Recipe):
             raise UsageError(f"--replay takes its options from the metadata; leave out {options}")
         recipe = type(self).from_values({**record.options, **self.model_dump(include=how)})
         source = record.source(recipe.source_options(out))
-        result = run_job(recipe.job_of(source, record.input, out, lights=(record.light,)), recipe.run_options())
+        job = recipe.job_of(source, record.input, out, lights=(record.light,))
+        result = run_job(replace(job, config=job.config | record.config), recipe.run_options())
         return replace(result, remarks=(*result.remarks, compare(record, out)))
 
     def _source(self, input: Path, out: Path) -> Source:
         times = {"fps": self.fps, "start_s": self.start, "end_s": self.end, "pick": self.pick}
-        return open_source(input, self.source_options(out, threads=self.threads, sharpness=sharpness, **times))
+        source = open_source(input, self.source_options(out, threads=self.threads, sharpness=sharpness, **times))
+        return without_masks(source, self.masks)
 
     def _choice(self) -> Choice:
         assert self.keep_top, "there is a choice only with --keep-top; please report this as a bug"
@@ -255,6 +270,7 @@ class Relight(Recipe):
         wanted = frozenset(self.write)
         return Pipeline(
             *choice,
+            *([Each(apart_from_pairs, name="pairs")] if self.export else ()),
             *picture_stages(video=video, max_pixels=self.max_pixels),
             *(score_stages(models.scorer) if self.score or (models.scorer and not choice) else ()),
             *foreground.stages,
@@ -321,8 +337,9 @@ class Relight(Recipe):
 
     def _export(self, outputs: Outputs, journal: Journal, source: Source, input: Path) -> list[str]:
         made: list[str] = []
-        labels = [light_label("output", variant) for variant in self._variants]
+        told = told_labels(self.write, self._variants)
         if self.export:
+            labels = [light_label("output", variant) for variant in self._variants]
             lines = instructpix2pix.metadata_lines(pairs_of(outputs, journal, labels))
             outputs.write_if_changed(f"{instructpix2pix.FOLDER}/metadata.jsonl", lines)
             made.append(f"{instructpix2pix.FOLDER}/metadata.jsonl")
@@ -333,8 +350,8 @@ class Relight(Recipe):
             input=input,
             suffix=self.table_suffix,
             absolute=self.absolute_paths,
-            label=labels[0] if "output" in self.write else None,
-            extra=lambda row: self._columns(row, labels[1:], outputs.root),
+            label=told[0],
+            extra=lambda row: self._columns(row, told[1:], outputs.root),
         )
 
     def _columns(self, row: Row, labels: list[str], out: Path) -> dict[str, str]:

@@ -1,7 +1,7 @@
 """Metadata read back: the picture it tells of, the options, the light, and what its files were."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,7 +11,8 @@ from lightmill.engine.journal import Journal
 from lightmill.errors import InputError, RunError
 from lightmill.ops.lights import Light
 from lightmill.recipes.lit_files import digest
-from lightmill.sources import PictureSource, SourceOptions, open_source
+from lightmill.sources import SourceOptions, open_source
+from lightmill.sources.files import FileRef
 
 _NEEDED = ("lightmill", "recipe", "input", "picture", "options", "light", "models", "files_blake2b")
 
@@ -31,27 +32,34 @@ class Record:
     models: Mapping[str, Json]
     digests: Mapping[str, str]  # label -> of the file
 
+    @property
+    def config(self) -> dict[str, Json]:
+        """What tells this replay from others: each has an OUT of its own."""
+        light = json.dumps(self.light.to_json()).encode()
+        return {"replay": str(self.path.resolve()), "light": digest(light)}
+
     def source(self, options: SourceOptions) -> Source:
         """The one picture. Raises InputError where it is gone."""
         if self.picture is not None:
             if not self.picture.is_file():
                 raise InputError(f"the picture that {self.path} tells of is gone: {self.picture}")
-            return PictureSource(self.picture)
+            ref = FileRef(str(self.picture), self.key)
+            return _One(Item(self.key, ref), described=f"picture {self.picture}", streams=False)
         whole = open_source(self.input, options)
         for item in whole.items():
             if item.key == self.key:
-                return _One(item, whole)
+                return _One(item, described=f"{item.key} of {whole.described}", streams=whole.streams)
         raise InputError(f"{self.input} no longer holds {self.key}, which {self.path} tells of")
 
 
 class _One:
-    """One item of a source."""
+    """One item of a source, under the key that it has there: its mask is found by it."""
 
-    def __init__(self, item: Item, whole: Source) -> None:
+    def __init__(self, item: Item, *, described: str, streams: bool) -> None:
         self._item = item
-        self.described = f"{item.key} of {whole.described}"
+        self.described = described
         self.warnings: list[str] = []
-        self.streams = whole.streams
+        self.streams = streams
 
     def items(self, after: object = None) -> Any:
         if after is None:
@@ -93,7 +101,7 @@ def read_record(path: Path) -> Record:
 def compare(record: Record, out: Path) -> str:
     """That every file came out as recorded, in words. Raises RunError where one did not, with the likely reason."""
     with Journal.read(out) as journal:
-        row = next(iter(journal.rows()))
+        row = next(row for row in journal.rows() if row.key == record.key)
     if not row.paths:
         raise RunError(f"the picture could not be made again: {row.error}")
     made = {label: digest((out / path).read_bytes()) for label, path in row.paths.items() if label != "metadata"}
@@ -101,14 +109,16 @@ def compare(record: Record, out: Path) -> str:
     if not differ:
         return f"made again, byte for byte: {', '.join(made)}"
     raise RunError(
-        f"{', '.join(differ)} came out otherwise than {record.path.name} says; {_why(record, out, row.paths)}"
+        f"{', '.join(differ)} came out otherwise than {record.path.name} says; {_why(record, out, row.paths, differ)}"
     )
 
 
-def _why(record: Record, out: Path, paths: Mapping[str, str]) -> str:
+def _why(record: Record, out: Path, paths: Mapping[str, str], differ: Sequence[str]) -> str:
     now = json.loads((out / paths["metadata"]).read_text("utf-8"))
     if now["picture"]["pixels_blake2b"] != record.pixels_digest:
         return "the picture itself has changed since"
+    if "mask" in differ and record.options.get("masks"):
+        return "its mask has changed since"
     if now["models"] != record.models:
         return f"it was made with {_models(record.models)}, and here are {_models(now['models'])}"
     if now["lightmill"] != record.version:

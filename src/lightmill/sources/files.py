@@ -6,10 +6,12 @@ by the exact name. Paths are compared folder by folder: files and subfolders of 
 
 import errno
 import os
+import posixpath
 import re
 import stat
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import Protocol, runtime_checkable
 
 from lightmill.errors import InputError, SourceError
 
@@ -28,6 +30,10 @@ VIDEO_SUFFIXES = frozenset({
 # fmt: on
 UNSTITCHED_SUFFIXES = frozenset({"insv", "insp", "360"})  # the single lenses of one camera, to be stitched first
 TABLE_SUFFIXES = frozenset({"csv", "tsv", "parquet"})
+CAPTION_LISTS = (  # files that say something of several pictures: of image folders, of kohya's tools, of caption apps
+    "metadata.jsonl", "captions.jsonl", "meta_clean.json", "meta_lat.json", "meta_cap_dd.json", "meta_cap.json",
+    "captions.json", "metadata.json",
+)  # fmt: skip
 MAX_FILE_BYTES = 4 << 30  # of one picture; TIFF itself ends here
 
 _IGNORED = frozenset({"__macosx", "thumbs.db", "desktop.ini"})
@@ -124,6 +130,29 @@ def refused(path: str | os.PathLike[str], error: OSError) -> InputError:
     return InputError(f"cannot read {shown(path)}: {reason_of(error)}")
 
 
+@runtime_checkable
+class Accompanied(Protocol):
+    """A reference to a picture that other files may lie beside: its caption, a list of captions."""
+
+    @property
+    def folder(self) -> str:
+        """What tells the folder that it lies in from all others."""
+        ...
+
+    def companion(self, name: str, *, most: int) -> bytes | None:
+        """The bytes of the file `name` in the picture's folder (`../name`: in the one above); None where there is none.
+
+        Raises SourceError where it cannot be read or has more than `most` bytes.
+        """
+        ...
+
+
+def refuse_long(name: str, size: int, most: int) -> None:
+    """Raises SourceError for a companion that is larger than it may be."""
+    if size > most:
+        raise SourceError(f"{name} has {size} bytes, more than the {most} that are read of such a file")
+
+
 @dataclass(frozen=True, slots=True)
 class FileRef:
     """A picture's bytes in a file."""
@@ -143,6 +172,31 @@ class FileRef:
             raise SourceError(f"cannot read {self.key}: {self._why(error)}") from error
         except ValueError as error:  # NUL in the path
             raise SourceError(f"cannot read {self.key!r}: this is no file name") from error
+
+    @property
+    def folder(self) -> str:
+        """The folder that it lies in."""
+        return os.path.dirname(self.path)
+
+    def companion(self, name: str, *, most: int) -> bytes | None:
+        """The bytes of a file beside it, as `Accompanied` says; links are followed."""
+        path = os.path.normpath(os.path.join(self.folder, name))
+        key = posixpath.normpath(posixpath.join(posixpath.dirname(self.key), name))
+        try:
+            found = os.stat(path)
+            if not stat.S_ISREG(found.st_mode):
+                return None
+            refuse_long(key, found.st_size, most)
+            with open(path, "rb", buffering=0) as file:
+                data = file.read(most + 1)
+        except (FileNotFoundError, NotADirectoryError, ValueError):
+            return None
+        except OSError as error:
+            if error.errno in (errno.ELOOP, errno.ENAMETOOLONG):
+                return None
+            raise SourceError(f"cannot read {key}: {reason_of(error)}") from error
+        refuse_long(key, len(data), most)
+        return data
 
     def _refuse_unfit(self, found: os.stat_result) -> None:
         if stat.S_ISDIR(found.st_mode):

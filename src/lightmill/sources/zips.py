@@ -7,12 +7,13 @@ import bz2
 import errno
 import lzma
 import os
+import posixpath
 import re
 import stat
 import struct
 import zipfile
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol, Self
@@ -28,6 +29,7 @@ _STORED, _DEFLATED, _BZIP2, _LZMA, _AES = 0, 8, 12, 14, 99
 _FOREIGN_METHODS = {1: "Shrink", 6: "Implode", 9: "Deflate64", 93: "Zstandard", 95: "XZ", 98: "PPMd"}
 _RATIO_FROM = 64 << 20  # a member below this size may be packed as tightly as it likes: black pictures are
 _LIMITS: dict[str, Callable[[str], float]] = {"count": int, "size": parse_bytes, "ratio": float}
+_TEXTS = frozenset({"txt", "caption", "json", "jsonl"})  # what may say something of a picture
 _UNSAFE = re.compile(r"/|[A-Za-z]:|(.*/)?\.\.(/|$)")
 
 
@@ -83,6 +85,21 @@ class MemberRef:
     checksum: int
     method: int
     flags: int
+    beside: tuple["MemberRef", ...] = ()  # the texts that may belong to it
+
+    @property
+    def folder(self) -> str:
+        """The ZIP file and the folder in it."""
+        return f"{self.archive}\0{posixpath.dirname(self.key)}"
+
+    def companion(self, name: str, *, most: int) -> bytes | None:
+        """The bytes of a member beside it, as `files.Accompanied` says."""
+        wanted = posixpath.normpath(posixpath.join(posixpath.dirname(self.key), name))
+        found = next((ref for ref in self.beside if ref.key == wanted), None)
+        if found is None:
+            return None
+        files.refuse_long(found.key, max(found.size, found.packed), most)
+        return found.read()
 
     def read(self) -> bytes:
         """All bytes, unpacked; never more are held than are declared and allowed.
@@ -206,28 +223,25 @@ class ZipSource:
 
     def _pictures(self, members: list[zipfile.ZipInfo]) -> list[MemberRef]:
         archive, taken = os.path.abspath(self._path), set[str]()
-        refs: list[MemberRef] = []
+        pictures: list[tuple[str, zipfile.ZipInfo]] = []
+        texts: dict[str, MemberRef] = {}
         links: list[str] = []
         for member in members:
             name = member.filename.replace("\\", "/")
-            if files.suffix_of(name) not in files.PICTURE_SUFFIXES or any(map(files.is_ignored, name.split("/"))):
+            suffix = files.suffix_of(name)
+            is_picture = suffix in files.PICTURE_SUFFIXES
+            if not (is_picture or suffix in _TEXTS) or any(map(files.is_ignored, name.split("/"))):
                 continue
             if stat.S_ISLNK(member.external_attr >> 16):
-                links.append(name)
-                continue
-            refs.append(
-                MemberRef(
-                    archive,
-                    files.unused(name, taken),
-                    self._limit,
-                    member.header_offset,
-                    member.compress_size,
-                    member.file_size,
-                    member.CRC,
-                    member.compress_type,
-                    member.flag_bits,
-                )
-            )
+                links.extend([name] if is_picture else ())
+            elif is_picture:
+                pictures.append((name, member))
+            else:
+                texts.setdefault(posixpath.normpath(name), _ref(archive, posixpath.normpath(name), self._limit, member))
+        beside = _Texts(texts)
+        refs = [
+            _ref(archive, files.unused(name, taken), self._limit, member, beside.of(name)) for name, member in pictures
+        ]
         self._warn("links in a ZIP file are not followed, these members are left out", links)
         unsafe = [ref.key for ref in refs if _UNSAFE.match(ref.key)]
         self._warn("members whose paths lead out of the ZIP file are used; what is made of them stays in OUT", unsafe)
@@ -236,6 +250,48 @@ class ZipSource:
     def _warn(self, text: str, names: list[str]) -> None:
         if names:
             self.warnings.append(f"{text}: {', '.join(names[:5])}{', …' if len(names) > 5 else ''}")
+
+
+def _ref(
+    archive: str, key: str, limit: ZipLimit, member: zipfile.ZipInfo, beside: tuple[MemberRef, ...] = ()
+) -> MemberRef:
+    return MemberRef(
+        archive,
+        key,
+        limit,
+        member.header_offset,
+        member.compress_size,
+        member.file_size,
+        member.CRC,
+        member.compress_type,
+        member.flag_bits,
+        beside,
+    )
+
+
+class _Texts:
+    """The text members of a ZIP file, by the pictures that they may belong to."""
+
+    def __init__(self, texts: Mapping[str, MemberRef]) -> None:
+        self._of_stem: dict[str, list[MemberRef]] = {}
+        self._lists: dict[str, list[MemberRef]] = {}  # folder -> texts that speak of several pictures
+        for name, ref in texts.items():
+            self._of_stem.setdefault(name.rpartition(".")[0], []).append(ref)
+            if posixpath.basename(name) in files.CAPTION_LISTS:
+                self._lists.setdefault(posixpath.dirname(name), []).append(ref)
+
+    def of(self, picture: str) -> tuple[MemberRef, ...]:
+        """Those called like it (`a.txt`, `a.jpg.txt`), and the lists in its folder and the ones above."""
+        if not self._of_stem:
+            return ()
+        name = posixpath.normpath(picture)
+        own = [*self._of_stem.get(name.rpartition(".")[0], ()), *self._of_stem.get(name, ())]
+        folder = posixpath.dirname(name)
+        lists = list(self._lists.get(folder, ()))
+        while folder not in ("", "/"):
+            folder = posixpath.dirname(folder)
+            lists += self._lists.get(folder, ())
+        return tuple(dict.fromkeys(own + lists))
 
 
 def _members(path: Path) -> list[zipfile.ZipInfo]:

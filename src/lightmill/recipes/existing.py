@@ -1,0 +1,185 @@
+"""What is already said of a picture: in files beside it, in lists of its folder, in columns of the user's table.
+
+Beside `a.jpg`: `a.jpg.txt`, `a.txt`, `a.caption`, `a.json` (with `caption`, `text` or `tags`). Lists, in the picture's
+folder or one above it: `metadata.jsonl` (`file_name` and `text`) and the JSON of kohya's tools and of caption apps
+(picture -> caption). A picture is known in a list by its path from there, with or without its suffix; never by its bare
+name alone, which pictures of other folders may share.
+
+All of it is written by others: sizes are bounded, and what cannot be read is left out and noted, never a failure.
+"""
+
+import json
+import posixpath
+import re
+import threading
+from collections.abc import Iterator, Mapping
+from contextlib import suppress
+from typing import Any, NamedTuple
+
+from lightmill.engine.items import Json, Notes
+from lightmill.errors import SourceError
+from lightmill.export.captions_file import Layer
+from lightmill.ops.captions import Problem, cleaned, problem
+from lightmill.ops.tags import join_tags
+from lightmill.sources.files import CAPTION_LISTS, Accompanied
+
+FIELDS = ("caption", "text", "tags")  # of JSON, and the columns of a table
+MOST_TEXT, MOST_LIST = 1 << 20, 64 << 20  # bytes of a file about one picture, and about many
+NAME = "existing"
+_DOUBLE = re.compile(r"#\d+$")  # the second member of one name
+
+
+class Said(NamedTuple):
+    """A text, the file or column it is from, and what it is."""
+
+    text: str
+    source: str
+    field: str  # caption or tags; what is not called tags is a caption
+
+
+class ReadExisting:
+    """A stage: the texts of a picture as layers `existing`, best first; lists are read once a run and process."""
+
+    def __init__(self) -> None:
+        self._lists: dict[tuple[str, str], Mapping[str, list[Said]]] = {}
+        self._lock = threading.Lock()
+
+    def __call__(self, key: str, ref: Any, row: Mapping[str, str] | None, notes: Notes) -> tuple[Layer, ...]:
+        """Empty texts and messages of failed programs are none."""
+        skipped: list[Json] = []
+        found: dict[str, Layer] = {}
+        for said in [*_of_row(row or {}), *self._beside(key, ref, skipped)]:
+            text = cleaned(said.text, prompt="")
+            what = problem(text, prompt="", cut_off=False, script="any")
+            if what in (Problem.EMPTY, Problem.ERROR_TEXT):
+                skipped.extend([f"{said.source}: {what}"] if what is Problem.ERROR_TEXT else ())
+                continue
+            origin: dict[str, Json] = {"from": said.source, "field": said.field}
+            found.setdefault(text, Layer(NAME, text, origin))
+        if skipped:
+            notes.meta["existing_left_out"] = skipped
+        return tuple(found.values())
+
+    def _beside(self, key: str, ref: Any, skipped: list[Json]) -> Iterator[Said]:
+        if not isinstance(ref, Accompanied):
+            return
+        name = _DOUBLE.sub("", posixpath.basename(key))
+        stem = posixpath.splitext(name)[0]
+        for file in (f"{name}.txt", f"{stem}.txt", f"{stem}.caption", f"{name}.json", f"{stem}.json"):
+            with _noting(skipped):
+                data = ref.companion(file, most=MOST_TEXT)
+                if data is not None:
+                    yield from _of_file(file, data)
+        depth = sum(part not in ("", ".", "..") for part in posixpath.dirname(key).split("/"))
+        for up in range(depth + 1):
+            yield from self._listed(key, ref, up, skipped)
+
+    def _listed(self, key: str, ref: Accompanied, up: int, skipped: list[Json]) -> Iterator[Said]:
+        """What the lists in the folder that is `up` above the picture's say of it."""
+        path = "/".join(_DOUBLE.sub("", key).split("/")[-up - 1 :])
+        for file in CAPTION_LISTS:
+            said = self._list(ref, up, file, skipped)
+            yield from said.get(path) or said.get(posixpath.splitext(path)[0]) or []
+
+    def _list(self, ref: Accompanied, up: int, file: str, skipped: list[Json]) -> Mapping[str, list[Said]]:
+        place = posixpath.normpath(posixpath.join(ref.folder.replace("\\", "/"), "../" * up)), file
+        known = self._lists.get(place)
+        if known is not None:
+            return known
+        with self._lock:
+            if place not in self._lists:
+                entries: Mapping[str, list[Said]] = {}
+                with _noting(skipped):
+                    data = ref.companion("../" * up + file, most=MOST_LIST)
+                    entries = {} if data is None else dict(_entries(file, data))
+                self._lists[place] = entries
+        return self._lists[place]
+
+
+class _noting:  # noqa: N801 (reads as a statement: with _noting(skipped))
+    """What cannot be read is left out, and said."""
+
+    def __init__(self, skipped: list[Json]) -> None:
+        self._skipped = skipped
+
+    def __enter__(self) -> None:
+        return None
+
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> bool:
+        if isinstance(error, SourceError | ValueError | RecursionError):
+            self._skipped.append(str(error)[:300])
+            return True
+        return False
+
+
+def of_field(layers: tuple[Layer, ...], *, tags: bool) -> str:
+    """The first of those texts that are tags, or that are not; empty where there is none."""
+    return next((layer.text for layer in layers if (layer.origin.get("field") == "tags") == tags), "")
+
+
+def _of_row(row: Mapping[str, str]) -> Iterator[Said]:
+    for field in FIELDS:
+        if row.get(field, "").strip():
+            yield Said(row[field], f"column {field}", _kind(field))
+
+
+def _of_file(file: str, data: bytes) -> Iterator[Said]:
+    if file.endswith(".json"):
+        yield from _of_json(_parsed(file, data), file)
+    else:
+        yield Said(_decoded(data), file, "caption")
+
+
+def _of_json(value: Any, source: str) -> Iterator[Said]:
+    """A text, several of them, or an object with the fields that hold them."""
+    if isinstance(value, str):
+        yield Said(value, source, "caption")
+    elif isinstance(value, list):
+        yield from (Said(text, source, "caption") for text in value if isinstance(text, str))
+    elif isinstance(value, dict):
+        for field in FIELDS:
+            text = value.get(field)
+            if isinstance(text, list) and text and all(isinstance(part, str) for part in text):
+                text = join_tags(text) if field == "tags" else text[0]
+            if isinstance(text, str):
+                yield Said(text, source, _kind(field))
+
+
+def _entries(file: str, data: bytes) -> Iterator[tuple[str, list[Said]]]:
+    """Path from the list's folder -> what it says of that picture."""
+    for name, value in _named_jsonl(file, data) if file.endswith(".jsonl") else _named_json(file, data):
+        yield posixpath.normpath(name.replace("\\", "/")), list(_of_json(value, file))
+
+
+def _named_jsonl(file: str, data: bytes) -> Iterator[tuple[str, Any]]:
+    for line in _decoded(data).split("\n"):
+        value = _parsed(file, line.encode()) if line.strip() else None
+        names = [value.get(field) for field in ("file_name", "image_path", "image")] if isinstance(value, dict) else []
+        if name := next((name for name in names if isinstance(name, str)), ""):
+            yield name, value
+
+
+def _named_json(file: str, data: bytes) -> Iterator[tuple[str, Any]]:
+    value = _parsed(file, data)
+    inner = value.get("captions") if isinstance(value, dict) else None  # of apps that put facts about the run before it
+    table = inner if isinstance(inner, dict) else value
+    yield from table.items() if isinstance(table, dict) else ()
+
+
+def _parsed(file: str, data: bytes) -> Any:
+    try:
+        return json.loads(_decoded(data))
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"{file} is no JSON that can be read ({error})") from None
+
+
+def _decoded(data: bytes) -> str:
+    """UTF-8, or UTF-16 with its mark, else Windows' Western letters."""
+    for encoding in ("utf-16",) if data[:2] in (b"\xff\xfe", b"\xfe\xff") else ("utf-8-sig", "cp1252"):
+        with suppress(UnicodeDecodeError):
+            return data.decode(encoding)
+    return data.decode("latin-1")
+
+
+def _kind(field: str) -> str:
+    return "tags" if field == "tags" else "caption"
