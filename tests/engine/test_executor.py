@@ -365,7 +365,6 @@ def test_messages_for_people_have_no_addresses_and_one_line():
     assert for_people(RuntimeError()) == "RuntimeError"
 
 
-
 def test_a_device_thread_that_breaks_ends_the_run_though_items_wait_for_it(tmp_path):
     """What is no exception of an item's, with a queue before the device: nobody may wait for ever."""
 
