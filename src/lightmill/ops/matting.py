@@ -13,7 +13,7 @@ _FLOOR = 1.0  # levels^2, added to each variance: one colour alone has none
 _EPSILON = 1e-4  # of the guided filter: edges of less than 1/100 of the range are smoothed over
 
 
-def grab_cut(image: NDArray[np.uint8], trimap: NDArray[np.uint8], *, rounds: int = 2) -> NDArray[np.bool_]:
+def grab_cut(image: NDArray[np.uint8], trimap: NDArray[np.uint8], *, rounds: int = 1) -> NDArray[np.bool_]:
     """[H, W] what belongs to the foreground by colour and by outline.
 
     image: uint8 [H, W, 3]. trimap: uint8 [H, W] of cv2.GC_BGD, GC_FGD, GC_PR_BGD and GC_PR_FGD; the first two stay.
