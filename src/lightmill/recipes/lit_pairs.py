@@ -1,21 +1,23 @@
 """The pairs that a run has made, for export."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 from lightmill.engine.items import MADE
 from lightmill.engine.journal import Journal
+from lightmill.engine.naming import printable
 from lightmill.engine.outputs import Outputs
-from lightmill.errors import ItemError
+from lightmill.errors import NameCollision
 from lightmill.export.instructpix2pix import FOLDER, Pair
 
 
-def apart_from_pairs(name: str) -> None:
-    """Raises ItemError for an item whose files would lie where those of the pairs do."""
-    if name.split("/")[0].casefold() == FOLDER:
-        raise ItemError(
-            f"its files would lie in OUT/{FOLDER}, which is for the pairs of --export instructpix2pix; "
-            "rename its folder, or use --naming index"
-        )
+def apart_from_pairs(names: Iterable[str]) -> None:
+    """Raises NameCollision where files of a picture would lie among those of the pairs."""
+    for name in names:
+        if name.split("/")[0].casefold() == FOLDER:
+            raise NameCollision(
+                f"files of {printable(name)} would lie in OUT/{FOLDER}, which --export instructpix2pix writes; "
+                "rename that folder of INPUT, or use --naming index"
+            )
 
 
 def pairs_of(outputs: Outputs, journal: Journal, labels: list[str]) -> Iterator[Pair]:

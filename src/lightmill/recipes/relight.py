@@ -159,7 +159,7 @@ class Relight(Recipe):
         """Do the work; before it, with --keep-top, look at all pictures; instead of it, with --replay, do one again."""
         input, out = Path(input), Path(out)
         if self.replay:
-            return self._again(read_record(input), out)
+            return self._again(read_record(input), out, retry)
         if self.keep_top:
             scored = self._choice().run(self, self._source(input, out), input, out, device=chosen_device(self.device))
             if scored.outcome != "finished":
@@ -170,7 +170,7 @@ class Relight(Recipe):
         """A replay goes into the folder that one is in, under a name of its own."""
         return Path(f"{input.stem}_replay") if self.replay else super().default_out(input)
 
-    def _again(self, record: Record, out: Path) -> RunResult:
+    def _again(self, record: Record, out: Path, retry: Callable[[Row], bool] | None) -> RunResult:
         """The picture of a metadata.json, made again and compared."""
         given = self.model_fields_set - {"replay"}
         how = given & self.run_only_fields()
@@ -180,7 +180,8 @@ class Relight(Recipe):
         recipe = type(self).from_values({**record.options, **self.model_dump(include=how)})
         source = record.source(recipe.source_options(out))
         job = recipe.job_of(source, record.input, out, lights=(record.light,))
-        result = run_job(replace(job, config=job.config | record.config), recipe.run_options())
+        job = replace(job, config={**job.config, **record.config}, command=self.command(record.path))
+        result = run_job(job, recipe.run_options(), retry=retry)
         return replace(result, remarks=(*result.remarks, compare(record, out)))
 
     def _source(self, input: Path, out: Path) -> Source:
@@ -244,6 +245,7 @@ class Relight(Recipe):
                 lights=lights,
             ),
             device=device,
+            check_names=apart_from_pairs if self.export else lambda _: None,
             warnings=warnings_of(models.segmenter),
             export=lambda outputs, journal: self._export(outputs, journal, source, input),
         )
@@ -270,7 +272,6 @@ class Relight(Recipe):
         wanted = frozenset(self.write)
         return Pipeline(
             *choice,
-            *([Each(apart_from_pairs, name="pairs")] if self.export else ()),
             *picture_stages(video=video, max_pixels=self.max_pixels),
             *(score_stages(models.scorer) if self.score or (models.scorer and not choice) else ()),
             *foreground.stages,

@@ -35,8 +35,7 @@ class Record:
     @property
     def config(self) -> dict[str, Json]:
         """What tells this replay from others: each has an OUT of its own."""
-        light = json.dumps(self.light.to_json()).encode()
-        return {"replay": str(self.path.resolve()), "light": digest(light)}
+        return {"replay": self.path.name, "light": digest(json.dumps(self.light.to_json()).encode())[:8]}
 
     def source(self, options: SourceOptions) -> Source:
         """The one picture. Raises InputError where it is gone."""
