@@ -14,9 +14,10 @@ from PIL import Image
 from tests.recipes.colours import RED, Colours, painted
 from tests.recipes.odd import LONG, READABLE, RECOVERED, UNREADABLE, files_below, write_odd
 
+import lightmill
 from lightmill.cli import run_command_line
 from lightmill.engine.run import run
-from lightmill.errors import NameCollision
+from lightmill.errors import InputError, NameCollision
 from lightmill.recipes.mask import Mask
 
 PICTURE = painted(96, 96, (0.5, 0.5, 0.3, RED))
@@ -232,3 +233,19 @@ def test_refusals_are_one_sentence_and_leave_nothing(
     assert said.count("\n") == 1
     assert "Traceback" not in said
     assert not (tmp_path / "out").exists()
+
+
+def test_one_tiny_picture_is_a_whole_run(tmp_path: Path) -> None:
+    """With so few pixels a second that every rate of the report is next to nothing."""
+    Image.new("RGB", (1, 1)).save(tmp_path / "dot.png")
+    result = lightmill.mask(tmp_path / "dot.png", tmp_path / "out")
+    assert (result.ok, result.failed) == (1, 0)
+    assert (tmp_path / "out" / "report.html").exists()
+
+
+def test_out_is_not_the_folder_of_the_pictures(tmp_path: Path) -> None:
+    Image.new("RGB", (8, 8)).save(tmp_path / "a.png")
+    (tmp_path / "t.csv").write_text("image_path\na.png\n")
+    for source in ("a.png", "t.csv"):
+        with pytest.raises(InputError, match="give OUT a folder of its own"):
+            lightmill.mask(tmp_path / source, tmp_path)

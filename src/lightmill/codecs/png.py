@@ -17,6 +17,7 @@ from lightmill.codecs import colour, tags
 from lightmill.codecs.picture import Allocate, Header, Meta, Stored
 from lightmill.errors import DamagedImage, UnsupportedImage
 
+_LEAST_KEPT = 0.005  # of a picture's pixels; what is less is a black picture, and none that was recovered
 SIGNATURE = b"\x89PNG\r\n\x1a\n"
 _GREY, _RGB, _PALETTE, _GREY_ALPHA, _RGBA = 0, 2, 3, 4, 6
 _CHANNELS = {_GREY: 1, _RGB: 3, _PALETTE: 1, _GREY_ALPHA: 2, _RGBA: 4}
@@ -106,6 +107,10 @@ class Png:
         raster, damage = (None, chunks.damage) if chunks.damage else (_raster(data), None)
         if raster is None:
             data, kept = self._repaired(chunks)
+            if kept < _LEAST_KEPT:
+                raise DamagedImage(
+                    f"the PNG is damaged ({damage or 'its compressed pixels'}), and no pixels are left of it"
+                )
             raster = _raster(data)
             damage = f"the PNG is damaged ({damage or 'its compressed pixels'}); {kept:.0%} of its pixels were kept"
         if raster is None:

@@ -91,8 +91,7 @@ def rate_chart(name: str, unit: str, line: Timeline, totals: Sequence[float]) ->
     if line.end_s <= 0 or totals[-1] <= 0:
         return ""
     bins = max(4, min(_MOST_BINS, line.items[-1] // _ITEMS_A_BIN))
-    rates = rates_in_bins(line.times_s, [round(1000 * total) for total in totals], bins)
-    rates = [rate / 1000 for rate in rates]
+    rates = [rate / 1e6 for rate in rates_in_bins(line.times_s, [round(1e6 * total) for total in totals], bins)]
     mean = totals[-1] / line.end_s
     ticks = nice_ticks(max(rates))
     top = ticks[-1]

@@ -236,7 +236,9 @@ def _problem(recipe: type[Recipe], problem: Any) -> str:
 def listed(*fields: str) -> Any:
     """A validator for options that take several words: `colmap,nerfstudio` or a list."""
     return field_validator(*fields, mode="before")(
-        lambda value: tuple(part for part in value.split(",") if part) if isinstance(value, str) else value
+        lambda value: (
+            tuple(part.strip() for part in value.split(",") if part.strip()) if isinstance(value, str) else value
+        )
     )
 
 

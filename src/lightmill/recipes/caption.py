@@ -57,14 +57,8 @@ class Caption(Captioning):
     def job_with(self, voices: Voices, input: Path, out: Path) -> Job:
         """The work with models of one's own. Raises as `job`."""
         source = self.source(input, out)
-        columns = source.table.columns if isinstance(source, TableSource) else ()
-        check_template(self.template if voices.captioner is None else self.asked, columns=columns)
+        device = self._checked(voices, source)
         choice = self.choice()
-        scorer = open_scorer(self.score_model, self.score_prompt)
-        models = [model for model in (*voices, scorer) if model]
-        device = chosen_device(self.device) if models else "cpu"
-        for model in models:
-            model.check(device)
         return Job(
             recipe=self.name,
             version=self.version(),
@@ -76,6 +70,20 @@ class Caption(Captioning):
             device=device,
             export=lambda outputs, journal: self._export(outputs, journal, source, input),
         )
+
+    def check(self, source: Source) -> None:
+        self._checked(self.voices(), source)
+
+    def _checked(self, voices: Voices, source: Source) -> str:
+        """The device for models; "cpu" where there are none. Raises as `check`."""
+        columns = source.table.columns if isinstance(source, TableSource) else ()
+        check_template(self.template if voices.captioner is None else self.asked, columns=columns)
+        scorer = open_scorer(self.score_model, self.score_prompt)
+        models = [model for model in (*voices, scorer) if model]
+        device = chosen_device(self.device) if models else "cpu"
+        for model in models:
+            model.check(device)
+        return device
 
     def pipeline(self, voices: Voices, chosen: list[Each], *, video: bool) -> Pipeline:
         """Prepare; read what is there; tag; caption; save."""

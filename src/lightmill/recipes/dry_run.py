@@ -4,7 +4,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from functools import partial
-from itertools import islice
+from itertools import chain, islice
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
@@ -74,9 +74,11 @@ def _remarks(journal: Journal) -> Iterator[str]:
         yield f"  {count:>8}  {size}"
     if len(sizes) > MOST_SIZES:
         yield f"  and {len(sizes) - MOST_SIZES} more sizes"
-    for row in islice(journal.rows(), MOST_ROWS):
+    total = sum(counts.values())
+    refused_first = chain(journal.rows(Status.FILTERED, Status.FAILED), journal.rows(*MADE))
+    for row in islice(refused_first if total > MOST_ROWS else journal.rows(), MOST_ROWS):
         yield f"  {row.status:<9} {printable(row.key)}  {_size(row) if row.status in MADE else printable(row.error)}"
-    if (total := sum(counts.values())) > MOST_ROWS:
+    if total > MOST_ROWS:
         yield f"  … and {total - MOST_ROWS} more"
 
 

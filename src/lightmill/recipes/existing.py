@@ -37,11 +37,18 @@ class Said(NamedTuple):
     field: str  # caption or tags; what is not called tags is a caption
 
 
+class Listed(NamedTuple):
+    """A list of captions: path -> what it says; and what of it could not be read, told of every picture below it."""
+
+    said: Mapping[str, list[Said]]
+    skipped: tuple[str, ...]
+
+
 class ReadExisting:
     """A stage: the texts of a picture as layers `existing`, best first; lists are read once a run and process."""
 
     def __init__(self) -> None:
-        self._lists: dict[tuple[str, str], Mapping[str, list[Said]]] = {}
+        self._lists: dict[tuple[str, str], Listed] = {}
         self._lock = threading.Lock()
 
     def __call__(self, key: str, ref: Any, row: Mapping[str, str] | None, notes: Notes) -> tuple[Layer, ...]:
@@ -78,28 +85,31 @@ class ReadExisting:
         """What the lists in the folder that is `up` above the picture's say of it."""
         path = "/".join(_DOUBLE.sub("", key).split("/")[-up - 1 :])
         for file in CAPTION_LISTS:
-            said = self._list(ref, up, file, skipped)
+            said, unread = self._list(ref, up, file)
+            skipped.extend(unread)
             yield from said.get(path) or said.get(posixpath.splitext(path)[0]) or []
 
-    def _list(self, ref: Accompanied, up: int, file: str, skipped: list[Json]) -> Mapping[str, list[Said]]:
+    def _list(self, ref: Accompanied, up: int, file: str) -> Listed:
         place = posixpath.normpath(posixpath.join(ref.folder.replace("\\", "/"), "../" * up)), file
         known = self._lists.get(place)
         if known is not None:
             return known
         with self._lock:
             if place not in self._lists:
-                entries: Mapping[str, list[Said]] = {}
+                skipped: list[str] = []
+                entries: dict[str, list[Said]] = {}
                 with _noting(skipped):
                     data = ref.companion("../" * up + file, most=MOST_LIST)
-                    entries = {} if data is None else dict(_entries(file, data))
-                self._lists[place] = entries
+                    if data is not None:
+                        entries.update(_entries(file, data, skipped))
+                self._lists[place] = Listed(entries, tuple(skipped))
         return self._lists[place]
 
 
 class _noting:  # noqa: N801 (reads as a statement: with _noting(skipped))
     """What cannot be read is left out, and said."""
 
-    def __init__(self, skipped: list[Json]) -> None:
+    def __init__(self, skipped: "list[Json] | list[str]") -> None:
         self._skipped = skipped
 
     def __enter__(self) -> None:
@@ -145,15 +155,18 @@ def _of_json(value: Any, source: str) -> Iterator[Said]:
                 yield Said(text, source, _kind(field))
 
 
-def _entries(file: str, data: bytes) -> Iterator[tuple[str, list[Said]]]:
+def _entries(file: str, data: bytes, skipped: list[str]) -> Iterator[tuple[str, list[Said]]]:
     """Path from the list's folder -> what it says of that picture."""
-    for name, value in _named_jsonl(file, data) if file.endswith(".jsonl") else _named_json(file, data):
+    for name, value in _named_jsonl(file, data, skipped) if file.endswith(".jsonl") else _named_json(file, data):
         yield posixpath.normpath(name.replace("\\", "/")), list(_of_json(value, file))
 
 
-def _named_jsonl(file: str, data: bytes) -> Iterator[tuple[str, Any]]:
-    for line in _decoded(data).split("\n"):
-        value = _parsed(file, line.encode()) if line.strip() else None
+def _named_jsonl(file: str, data: bytes, skipped: list[str]) -> Iterator[tuple[str, Any]]:
+    """A line that cannot be read takes no other with it; the first is noted."""
+    for number, line in enumerate(_decoded(data).split("\n"), 1):
+        value = None
+        with _noting([] if skipped else skipped):
+            value = _parsed(f"{file}, line {number},", line.encode()) if line.strip() else None
         names = [value.get(field) for field in ("file_name", "image_path", "image")] if isinstance(value, dict) else []
         if name := next((name for name in names if isinstance(name, str)), ""):
             yield name, value

@@ -49,8 +49,11 @@ class MaskFolder:
 
     def find(self, key: str, name: str) -> Path | None:
         """The mask of the item with that key and output name."""
-        for base in dict.fromkeys((key, name, PurePosixPath(key).name, PurePosixPath(name).name)):
-            for candidate in (base, f"{base}_mask", f"{base}.mask", PurePosixPath(base).with_suffix("").as_posix()):
+        stem = PurePosixPath(key).with_suffix("").as_posix()
+        names = () if name.isdigit() else (name,)  # a row number says nothing of which picture it is
+        whole = (key, stem, *names)
+        for base in dict.fromkeys((*whole, *(PurePosixPath(path).name for path in whole))):
+            for candidate in (base, f"{base}_mask", f"{base}.mask"):
                 if candidate in self._paths:
                     return self._paths[candidate]
         return None

@@ -149,9 +149,11 @@ class Preparing(Recipe):
         """Do the work; before it, where pictures are chosen, look at all of them; with --dry-run only say what."""
         input, out = Path(input), Path(out)
         if self.dry_run:
+            source = self.source(input, out)
+            self.check(source)
             return dry_run(
                 self,
-                self.source(input, out),
+                source,
                 input,
                 out,
                 choice=self.choice(),
@@ -164,6 +166,11 @@ class Preparing(Recipe):
                 return looked
         return super().run(input, out, retry=retry)
 
+    def check(self, source: Source) -> None:  # noqa: ARG002 (for recipes with words that a table's columns fill)
+        """Refuse what a run would refuse before its first picture. Raises UsageError, MissingExtra, ModelError."""
+        if scorer := open_scorer(self.score_model, self.score_prompt):
+            scorer.check(chosen_device(self.device))
+
     def source(self, input: Path, out: Path) -> Source:
         """Where pictures come from. Raises InputError."""
         times: dict[str, Any] = {"fps": self.fps, "start_s": self.start, "end_s": self.end, "pick": self.pick}
@@ -173,7 +180,15 @@ class Preparing(Recipe):
         """What is to be known of all pictures before any is made; None where each is judged by itself."""
         if self.keep_top is None and self.drop_duplicates is None:
             return None
-        return Choice(self.keep_top, self.by, self.score_model, self.score_prompt, self.drop_duplicates)
+        return Choice(
+            self.keep_top,
+            self.by,
+            self.score_model,
+            self.score_prompt,
+            self.drop_duplicates,
+            self.min_side,
+            self.max_aspect,
+        )
 
     # --- parts of the pipeline ---------------------------------------------------------------------------------------
 

@@ -33,6 +33,7 @@ MEASURES: Mapping[str, Callable[[NDArray[np.uint8]], float]] = {
     "evenness": quality.evenness,
 }
 SCORES = "scores"  # in an item's meta
+SIZE = "size"  # likewise
 FINGERPRINT = "fingerprint"  # likewise
 FOLDER = ".lightmill/scores"  # of the run that looks at all pictures before any is chosen
 _DIGITS = 6
@@ -65,6 +66,11 @@ def score_stages(scorer: Scorer | None) -> list[Stage]:
     return stages
 
 
+def sized(image: NDArray[np.uint8], notes: Notes) -> None:
+    """Write width and height into the item's meta."""
+    notes.meta[SIZE] = [image.shape[1], image.shape[0]]
+
+
 def fingerprinted(image: NDArray[np.uint8], alpha: NDArray[np.uint8] | None, notes: Notes) -> None:
     """Write into the item's meta what tells whether another picture is the same, or nearly."""
     height, width = image.shape[:2]
@@ -88,6 +94,8 @@ class Choice:
     model: str | None = None  # a CLIP model
     prompts: tuple[str, ...] = ()
     duplicates: Literal["exact", "near"] | None = None
+    min_side: int | None = None  # what is refused for its size takes nobody's place
+    max_aspect: float | None = None
 
     def run(self, recipe: "Recipe", source: Source, input: Path, out: Path, *, device: str) -> RunResult:
         """Score all pictures; those that cannot be read get no score. Raises UsageError for a column there is not."""
@@ -129,12 +137,21 @@ class Choice:
             found = {row.key: row for row in journal.rows(*MADE)}
             unread = frozenset(row.key for row in journal.rows(Status.FAILED))
         scores = {key: scores_of(row) for key, row in found.items()}
+        found = {key: row for key, row in found.items() if self._fits(row)}
         refused = self._doubled(found, scores) if self.duplicates else {}
         if self.most is not None:
-            refused |= self._beyond({key: of for key, of in scores.items() if key not in refused})
+            refused |= self._beyond({key: scores[key] for key in found if key not in refused})
         marks = {key: row.meta[FINGERPRINT] for key, row in found.items() if FINGERPRINT in row.meta}
         name = "keep the best" if self.most is not None else "drop duplicates"
         return Each(take_chosen, name=name, scores=scores, unread=unread, refused=refused, marks=marks)
+
+    def _fits(self, row: Row) -> bool:
+        """Whether its size is one that the run takes."""
+        size = row.meta.get(SIZE)
+        assert isinstance(size, list), "written by sized"
+        shorter, longer = sorted(float(side) for side in size)  # type: ignore[arg-type]  # two numbers
+        too_small = self.min_side is not None and shorter < self.min_side
+        return not too_small and (self.max_aspect is None or longer <= self.max_aspect * shorter)
 
     def _doubled(self, found: Mapping[str, Row], scores: Mapping[str, Mapping[str, float]]) -> dict[str, str]:
         """Key -> why, of every picture that is there already."""
@@ -192,6 +209,7 @@ def _score_pipeline(scorer: Scorer | None, *, max_pixels: int, video: bool, fing
     cv2.setNumThreads(1)  # the engine owns the threads; of every process that works
     return Pipeline(
         *picture_stages(video=video, max_pixels=max_pixels),
+        Each(sized, name="size"),
         *([Each(fingerprinted, name="fingerprint")] if fingerprints else []),
         *score_stages(scorer),
         given=("frame",) if video else (),

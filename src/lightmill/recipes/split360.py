@@ -276,6 +276,7 @@ class Split360(Recipe):
             located(self.mask_model or default_model(self.mask_prompt)),
             prompts=self.mask_prompt,
             score=self.mask_score,
+            options="--mask-",
         )
 
     def _resolved(self, input: Path, segmenter: Segmenter | None) -> dict[str, Json]:

@@ -52,6 +52,8 @@ def open_source(path: Path, options: SourceOptions | None = None) -> Source:
 
 def _open_file(path: Path, options: SourceOptions) -> Source:
     suffix = files.suffix_of(path.name)
+    if suffix in files.PICTURE_SUFFIXES | files.TABLE_SUFFIXES:
+        _refuse_folder_of_pictures(path, options.exclude)
     if suffix in files.PICTURE_SUFFIXES:
         return PictureSource(path)
     if suffix in files.TABLE_SUFFIXES:
@@ -63,6 +65,15 @@ def _open_file(path: Path, options: SourceOptions) -> Source:
 
         return VideoSource(path, options)
     raise InputError(_unknown(path, suffix))
+
+
+def _refuse_folder_of_pictures(path: Path, out: Path | None) -> None:
+    """Outputs beside the pictures might take their names. Raises InputError."""
+    if out is not None and out.resolve() == path.resolve().parent:
+        raise InputError(
+            f"OUT is the folder of {files.shown(path)}, where pictures lie that outputs could overwrite; "
+            "give OUT a folder of its own"
+        )
 
 
 def _unknown(path: Path, suffix: str) -> str:
