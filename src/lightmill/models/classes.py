@@ -91,7 +91,8 @@ class _ByClass(HubModel):
         return spec
 
     def _found_in(self, answer: Any, row: int, size_hw: tuple[int, ...]) -> Iterator[tuple[float, Mask, str]]:
-        raise NotImplementedError
+        """Score, mask and label of everything in one picture of an answer; each kind of model has its own."""
+        raise NotImplementedError(f"{type(self).__name__} does not say how its answers are read")
 
 
 class SemanticSegmenter(_ByClass):

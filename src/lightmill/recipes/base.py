@@ -46,6 +46,12 @@ EndTime = Annotated[
 ]
 FramePick = Annotated[Literal["first", "sharpest"], Field(description="Which frame of each 1/fps to take.")]
 
+# what is measured of pictures, and which of them are taken by that
+Scored = Annotated[bool, Field(description="Add columns: sharpness, clipped_share, contrast, evenness.")]
+ScoreModel = Annotated[str | None, Field(description="A CLIP model, for a column a --score-prompt.")]
+KeepTop = Annotated[int | None, Field(ge=1, description="Look at all pictures first and take only the N best …")]
+KeepBy = Annotated[str, Field(description="… by this score.")]
+
 
 def run_only(default: Any, **more: Any) -> Any:
     """A field that says how to run, not what comes out: a resume does not compare it."""

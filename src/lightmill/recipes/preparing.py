@@ -20,7 +20,11 @@ from lightmill.recipes.base import (
     EndTime,
     FramePick,
     FrameRate,
+    KeepBy,
+    KeepTop,
     Recipe,
+    Scored,
+    ScoreModel,
     SizeOption,
     StartTime,
     check_times,
@@ -109,11 +113,11 @@ class Preparing(Recipe):
     drop_duplicates: Literal["exact", "near"] | None = Field(
         None, description="Of pictures that are the same, to the pixel or nearly, take only the largest, sharpest one."
     )
-    score: bool = Field(False, description="Add columns: sharpness, clipped_share, contrast, evenness.")
-    score_model: str | None = Field(None, description="A CLIP model, for a column a --score-prompt.")
+    score: Scored = False
+    score_model: ScoreModel = None
     score_prompt: tuple[str, ...] = repeated(description="What CLIP is asked.")
-    keep_top: int | None = Field(None, ge=1, description="Look at all pictures first and take only the N best …")
-    by: str = Field("sharpness", description="… by this score.")
+    keep_top: KeepTop = None
+    by: KeepBy = "sharpness"
     fps: FrameRate = None
     start: StartTime = None
     end: EndTime = None

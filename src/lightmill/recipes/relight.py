@@ -25,7 +25,11 @@ from lightmill.recipes.base import (
     EndTime,
     FramePick,
     FrameRate,
+    KeepBy,
+    KeepTop,
     Recipe,
+    Scored,
+    ScoreModel,
     StartTime,
     check_times,
     listed,
@@ -122,11 +126,11 @@ class Relight(Recipe):
     background: BackdropOption = Field("gray", description="gray, original, or a colour as in #7f7f7f.")
     write: tuple[Output, ...] = Field(OUTPUTS, description="Which pictures to write, with commas.")
     export: tuple[Literal["instructpix2pix"], ...] = Field((), description="instructpix2pix: pairs with instructions.")
-    score: bool = Field(False, description="Add columns: sharpness, clipped_share, contrast, evenness.")
-    score_model: str | None = Field(None, description="A CLIP model, for a column a --score-prompt.")
+    score: Scored = False
+    score_model: ScoreModel = None
     score_prompt: tuple[str, ...] = repeated(description="What CLIP is asked.")
-    keep_top: int | None = Field(None, ge=1, description="Look at all pictures first and take only the N best …")
-    by: str = Field("sharpness", description="… by this score.")
+    keep_top: KeepTop = None
+    by: KeepBy = "sharpness"
     fps: FrameRate = None
     start: StartTime = None
     end: EndTime = None
