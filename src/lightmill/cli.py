@@ -118,13 +118,13 @@ def _positional(name: str, text: str, *, optional: bool = False) -> inspect.Para
 
 
 def _option(field: str, about: Any) -> inspect.Parameter:
-    from lightmill.recipes.base import Recipe, is_repeated, negative_of, option_name, shown_default
+    from lightmill.recipes.base import Recipe, is_several, negative_of, option_name, shown_default
 
     group = "Common" if field in Recipe.model_fields else "Options"
     default, text = shown_default(about), about.description or ""
     if default:
         text = f"{text} [default: {default}]"
-    kind = list[str] if is_repeated(about) else _kind(about.annotation)
+    kind = list[str] if is_several(about) else _kind(about.annotation)
     negative = negative_of(about)
     return _parameter(field, kind, text, group, negative=option_name(negative) if negative else ())
 
@@ -319,7 +319,8 @@ def captions(
     out
         The folder of a run of `caption`.
     where
-        Which pictures: `tags:cat and not tokens>75`; tags, caption, name, key, layer, tokens, chars, width, height.
+        Which pictures: `tags:cat and not tokens>75`; tags, caption, name, key, layer, tokens, chars, width, height. A
+        caption is searched for the word; tags, names, keys and layers are compared whole: a part is `name:*cat*`.
     layer
         Which text: caption, tags, existing, edited (default: the one that trainers are given).
     set_text

@@ -215,10 +215,27 @@ def test_one_thing_at_a_time(out: Path, both: dict[str, bool]) -> None:
         edit_captions(out, redo=True, dry_run=True)
 
 
-def test_a_filter_that_fits_nothing_says_so(out: Path) -> None:
-    result = edit_captions(out, Edits(set_text="x", where="tags:elephant"))
-    assert result.lines == ["0 of 4 pictures changed", "no picture is as --where says"]
+@pytest.mark.parametrize(
+    ("where", "hint"),
+    [
+        ("tags:elephant", "; tags:elephant is compared whole, for a part of it: tags:*elephant*"),
+        ("(name:IMG) and not tokens>75", "; name:IMG is compared whole, for a part of it: name:*IMG*"),
+        ("""key='c/IM "G' """, """; key='c/IM "G' is compared whole, for a part of it: key:*c/IM??G*"""),
+        ("name:elephant*", ""),
+        ("tags:saber_(fate)", ""),
+        ("caption:elephant", ""),
+        ("width>9999", ""),
+    ],
+)
+def test_a_filter_that_fits_nothing_says_so(out: Path, where: str, hint: str) -> None:
+    result = edit_captions(out, Edits(set_text="x", where=where))
+    assert result.lines == ["0 of 4 pictures changed", f"no picture is as --where says{hint}"]
     assert result.number is None
+
+
+def test_the_filter_that_is_offered_finds_a_part(out: Path) -> None:
+    missed = edit_captions(out, Edits(set_text="x", where="name:IMG")).lines[-1]
+    assert edit_captions(out, Edits(set_text="x", where=missed.rpartition(" ")[2])).changed == 1
 
 
 def test_a_pattern_that_never_ends_is_ended(tmp_path: Path) -> None:

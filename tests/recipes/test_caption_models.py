@@ -10,12 +10,13 @@ import pytest
 from PIL import Image
 from tests.models import test_wd_tagger as tagger_models
 from tests.models.test_openai_server import KEY, Reply, Server, colour_of, completion
-from tests.models.tiny_captioners import save_blip, save_llava
+from tests.models.tiny_captioners import ends_with, save_blip, save_florence, save_llava
 from tests.recipes.conftest import Made
 
 import lightmill
 from lightmill.cli import run_command_line
 from lightmill.errors import ModelError
+from lightmill.models.captioners import open_captioner
 from lightmill.models.kinds import Ask
 from lightmill.recipes.caption_models import Wishes, for_another_try, open_by_name
 from lightmill.recipes.captioning import Describe, Told
@@ -75,6 +76,32 @@ def test_models_of_folders_are_named_in_full_and_by_the_hash_of_their_weights(
     assert made.result.failed + made.result.ok == 3
     config = json.loads((tmp_path / "out" / "report.json").read_text())
     assert str(tmp_path / "model") in json.dumps(config)
+
+
+@pytest.mark.parametrize(("save", "prompt"), [(save_llava, "What is {name}?"), (save_florence, "<CAPTION>")])
+@pytest.mark.parametrize("dtype", ["auto", "bfloat16"])
+def test_models_by_the_command_line_say_what_they_say_by_themselves(
+    tmp_path: Path, squares: Path, save: Any, prompt: str, dtype: Any
+) -> None:
+    """A letter that the model says on its way is made the end; what comes before it is the caption."""
+    folder = save(tmp_path / "model")
+    model = open_captioner(str(folder), max_tokens=12, dtype=dtype)
+    model.check("cpu")
+    model.load("cpu")
+    pixels = np.full((48, 64, 3), (250, 10, 10), np.uint8)
+    free = model([pixels], [Ask(prompt.format(name="r"), 0)])[0].text
+    vocabulary = json.loads((folder / "tokenizer.json").read_text("utf-8"))["model"]["vocab"]
+    end = max("".join(free.split()), key=free.index)  # the last that was not there before
+    ends_with(folder, vocabulary[end])
+    wanted = free[: free.index(end)]
+    assert len(wanted) > 2
+    options = ["--model", folder, "--prompt", prompt, "--dtype", dtype, "--max-tokens", 12, "--retries", 0]
+    options += ["--device", "cpu", "--script", "any", "--progress", "none"]
+    arguments = ["caption", squares / "r.png", tmp_path / "out", *options]
+    assert run_command_line([str(argument) for argument in arguments]) == 0
+    ((layer,),) = captions(tmp_path / "out").values()
+    assert layer["text"].split() == wanted.split()
+    assert layer["origin"]["prompt"] == prompt.format(name="r")
 
 
 def test_a_model_that_cannot_be_had_is_told_before_anything_is_written(tmp_path: Path, squares: Path) -> None:

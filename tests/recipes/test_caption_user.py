@@ -10,7 +10,7 @@ from PIL import Image
 
 import lightmill
 from lightmill.engine.run import RunResult
-from lightmill.errors import ModelError, UsageError
+from lightmill.errors import InputError, ModelError, UsageError
 
 
 def jpeg(seed: int) -> bytes:
@@ -47,6 +47,70 @@ def test_a_broken_line_of_a_list_takes_no_other_with_it(tmp_path: Path) -> None:
     for row in lines(run, "manifest.jsonl").values():
         (left_out,) = row["meta"]["existing_left_out"]  # type: ignore[index]  # JSON
         assert left_out.startswith("metadata.jsonl, line 2, is no JSON that can be read")
+
+
+def test_captions_that_could_not_be_taken_along_are_told_at_the_end_and_in_the_report(tmp_path: Path) -> None:
+    folder = folder_of(tmp_path / "in", "a.jpg", "b.jpg", "c.jpg", "d.jpg")
+    (folder / "a.txt").write_text("a fox")
+    (folder / "b.txt").write_text("Error generating caption: CUDA out of memory")
+    (folder / "d.json").write_text("{")
+    (folder / "c.jpg").write_bytes(b"no picture")
+    for _ in range(2):  # the same again by the same command, once
+        run = lightmill.caption(folder, tmp_path / "out", template="{name}")
+        (warning,) = run.warnings
+        assert warning.startswith(
+            "not all captions that are there could be taken along, for 2 pictures: b.jpg (b.txt: error"
+        )
+        assert warning in json.loads((run.out / "report.json").read_text())["warnings"]
+    assert lightmill.caption(folder, tmp_path / "other", template="{name}", existing="ignore").warnings == ()
+
+
+def test_a_dry_run_says_which_captions_are_there_and_what_would_become_of_them(tmp_path: Path) -> None:
+    folder = folder_of(tmp_path / "in", *(f"{letter}.jpg" for letter in "abcdef"))
+    (folder / "a.txt").write_text("a fox")
+    (folder / "b.caption").write_text("a cat")
+    (folder / "c.json").write_text(json.dumps({"caption": "a car", "tags": ["car", "red"]}))
+    (folder / "a.json").write_text(json.dumps("two foxes"))
+    (folder / "d.txt").write_text("  ")
+    (folder / "e.json").write_text("{")
+    (folder / "metadata.jsonl").write_text('{"file_name": "b.jpg", "text": "of the list"}\n')
+    beside = "  captions that are there: for 3 of 6 pictures (.json 2, .txt 1, .caption 1, metadata.jsonl 1)"
+    wanted = {
+        "auto": "they would be used, and 3 pictures captioned",
+        "use": "they would be used, and 3 pictures captioned",
+        "layer": "they would be kept as a layer, and all pictures captioned",
+        "ignore": "they would be left aside, and all pictures captioned",
+    }
+    for existing, what in wanted.items():
+        remarks = lightmill.caption(folder, tmp_path / "out", dry_run=True, existing=existing).remarks
+        assert [line for line in remarks if "captions that are there:" in line or "--existing" in line] == [
+            beside,
+            f"  --existing {existing}: {what}",
+        ]
+        assert any("taken along, for 1 picture: e.jpg (e.json is" in line for line in remarks) == (existing != "ignore")
+    assert not (tmp_path / "out").exists()
+    bare = folder_of(tmp_path / "bare", "a.jpg")
+    assert not any("caption" in line for line in lightmill.caption(bare, tmp_path / "out", dry_run=True).remarks)
+
+
+def test_a_dry_run_says_what_would_become_of_edits(tmp_path: Path) -> None:
+    folder = folder_of(tmp_path / "in", "a.jpg", "b.jpg")
+    out = lightmill.caption(folder, tmp_path / "out", template="{name}").out
+    (out / "images" / "a.txt").write_text("my own words")
+
+    def said(policy: str) -> list[str]:
+        run = lightmill.caption(folder, out, template="{name}", dry_run=True, captions=policy)
+        return [line.strip() for line in run.remarks if "edited" in line or "--captions" in line]
+
+    edited = "captions of 1 picture were edited in OUT since the last run"
+    assert said("keep") == [edited, "--captions keep: they would stay"]
+    assert said("append") == [edited, "--captions append: they would stay, with the new ones added to them"]
+    assert said("overwrite") == [edited, "--captions overwrite: they would go"]
+    assert (out / "images" / "a.txt").read_text() == "my own words"
+    (out / "captions.jsonl").write_text("{broken")
+    with pytest.raises(InputError):
+        said("keep")
+    assert said("overwrite")[1] == "--captions overwrite: they would go"
 
 
 def test_what_could_not_be_read_is_said_of_the_same_pictures_whatever_the_threads(tmp_path: Path) -> None:

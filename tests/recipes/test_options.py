@@ -4,14 +4,15 @@ import json
 import os
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from lightmill.cli import _app
 from lightmill.errors import ChangedConfig, UsageError
-from lightmill.recipes.base import Recipe, is_run_only, option_name
+from lightmill.recipes.base import Recipe, is_run_only, is_several, option_name
 from lightmill.recipes.caption import Caption
 from lightmill.recipes.join360 import Join360
 from lightmill.recipes.mask import Mask
@@ -104,7 +105,7 @@ OTHER_PREPARE: dict[str, Any] = {
     "matte": "#0a0b0c",
     "keep_metadata": True,
     "reencode": "always",
-    "verify": "markers",
+    "verify": "decode",
     "resolution": 512,
     "bucket_step": 32,
     "bucket_min": 256,
@@ -497,7 +498,46 @@ def test_texts_with_commas_and_lists_are_one() -> None:
     texts = Split360.from_values({"export": "colmap,realityscan"})
     assert texts == Split360.from_values({"export": ["colmap", "realityscan"]})
     assert texts.export == ("colmap", "realityscan")
+    assert texts == Split360.from_values({"export": ["colmap, ", "realityscan"]})
     assert Split360.from_values({"export": ""}).export == ()
+
+
+@pytest.mark.parametrize("recipe", RECIPES)
+def test_options_with_several_values_take_commas_and_repetition_on_the_command_line(recipe: str) -> None:
+    """Both spellings are one config, so the same run goes on."""
+    fields = recipe_class(recipe).model_fields
+    for name in (name for name, field in fields.items() if is_several(field)):
+        if name in ("points", "boxes"):  # the commas are within a value
+            continue
+        choices: Any = get_args(get_args(fields[name].annotation)[0]) or ("person", "red bag")
+        wanted = [*choices][:3]
+        spellings = (
+            [option_name(name), ", ".join(wanted)],
+            [word for choice in wanted for word in (option_name(name), choice)],
+            [
+                option_name(name),
+                ",".join(wanted[:2]),
+                *(word for choice in wanted[2:] for word in (option_name(name), choice)),
+            ],
+        )
+        more = [option_name(needed) + "=x" for needed in MORE.get(name, ())]
+        places = ["in", *("ring8" for _ in recipe_class(recipe).positional), "out"]
+        read = [understood(recipe, [*places, *words, *more]) for words in spellings]
+        assert [getattr(one, name) for one in read] == [tuple(wanted)] * 3
+        assert read[0].config(Path("in")) == read[1].config(Path("in")) == read[2].config(Path("in"))
+        assert read[0].command(Path("in")) == read[1].command(Path("in")) == read[2].command(Path("in"))
+
+
+MORE = {"mask_prompt": ["mask_model"], "prompt": ["model"], "score_prompt": ["score_model"]}
+
+
+def understood(recipe: str, words: list[str]) -> Recipe:
+    """The options as the command line reads them."""
+    _, bound, _ = _app(recipe).parse_args([recipe, *words], exit_on_error=False, print_error=False)
+    values = {field: value for field, value in bound.kwargs.items() if value is not None}
+    return recipe_class(recipe).from_values(
+        values | dict(zip(recipe_class(recipe).positional, bound.args[1:], strict=False))
+    )
 
 
 def test_presets_are_no_files_and_files_are_named_in_full(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -116,8 +116,8 @@ def test_a_jpeg_that_is_broken_inside_is_found_by_decoding(tmp_path: Path, prepa
     data = save(tmp_path / "in" / "a.jpg", blobs(320, 200), quality=90).read_bytes()
     scan = data.index(b"\xff\xda") + 100
     (tmp_path / "in" / "a.jpg").write_bytes(data[:scan] + data[scan + len(data[scan:]) // 2 :])
-    assert prepare(tmp_path / "in", "markers", verify="markers").rows["a.jpg"]["meta"]["copied"] is True
-    row = prepare(tmp_path / "in", "decoded").rows["a.jpg"]
+    assert prepare(tmp_path / "in", "walked").rows["a.jpg"]["meta"]["copied"] is True
+    row = prepare(tmp_path / "in", "decoded", verify="decode").rows["a.jpg"]
     assert row["status"] == "recovered"
     assert "copied" not in row["meta"]
 

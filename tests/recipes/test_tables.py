@@ -4,16 +4,20 @@ import csv
 import json
 import os
 import sqlite3
+import zipfile
 from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
 from typing import Any
 
+import cv2
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
+import lightmill
 from lightmill.cli import run_command_line
 from lightmill.engine.items import Filtered, Notes, Ref
 from lightmill.engine.journal import Journal, Row
@@ -449,3 +453,76 @@ def test_which_output_is_output_image_path(scored: Path, tmp_path: Path) -> None
         assert paths == [expected, "", "", expected]
     out = copy_all(scored, tmp_path / "absolute", Reader(), label="again", absolute=True)
     assert read(out / "scored_with_copies.csv")[0]["output_image_path"] == str(out / "a.again")
+
+
+# --- scores in manifest.csv ------------------------------------------------------------------------------------------
+
+SCORES = ["sharpness", "clipped_share", "contrast", "evenness"]
+
+
+@pytest.fixture
+def pictures(tmp_path: Path) -> Path:
+    """A folder with a.png and sub/b.png, sharp ones with a hole of alpha, and one that is no picture."""
+    (tmp_path / "in" / "sub").mkdir(parents=True)
+    for seed, name in enumerate(("a.png", "sub/b.png")):
+        pixels = np.random.default_rng(seed).integers(0, 256, (48, 64, 4), dtype=np.uint8)
+        pixels[..., 3] = 255
+        pixels[:12, :, 3] = 0
+        Image.fromarray(pixels).save(tmp_path / "in" / name)
+    (tmp_path / "in" / "c, d.png").write_bytes(b"no picture")
+    return tmp_path / "in"
+
+
+def zipped(folder: Path) -> Path:
+    path = folder.parent / "in.zip"
+    with zipfile.ZipFile(path, "w") as archive:
+        for file in sorted(file for file in folder.rglob("*") if file.is_file()):
+            archive.write(file, file.relative_to(folder).as_posix())
+    return path
+
+
+@pytest.mark.parametrize("kind", ["folder", "zip"])
+@pytest.mark.parametrize(("recipe", "options"), [("prepare", {}), ("caption", {}), ("relight", {"masks": "alpha"})])
+def test_scores_are_columns_of_the_manifest_of_any_input(
+    pictures: Path, tmp_path: Path, kind: str, recipe: str, options: dict[str, Any]
+) -> None:
+    """Contrast by OpenCV's grey is the oracle; the other columns are those of a run without scores."""
+    source = zipped(pictures) if kind == "zip" else pictures
+    do = getattr(lightmill, recipe)
+    plain, out = (
+        do(source, tmp_path / name, threads=2, score=score, **options).out
+        for name, score in (("plain", False), ("out", True))
+    )
+    without, rows = read(plain / "manifest.csv"), read(out / "manifest.csv")
+    assert list(rows[0]) == [*without[0], *SCORES]
+    assert [{name: row[name] for name in without[0]} for row in rows] == without
+    meta = {row["key"]: row["meta"] for row in map(json.loads, (out / "manifest.jsonl").read_text().splitlines())}
+    for row in rows:
+        if row["status"] == "failed":
+            assert [row[name] for name in SCORES] == [""] * 4
+            continue
+        assert {name: float(row[name]) for name in SCORES} == pytest.approx(meta[row["key"]]["scores"], rel=1e-5)
+        if recipe == "relight":  # the others measure what comes out, on the matte
+            grey = cv2.imread(str(pictures / row["key"]), cv2.IMREAD_GRAYSCALE)
+            assert float(row["contrast"]) == pytest.approx(grey.std() / 255, rel=0.02)
+    assert {row["key"]: row["status"] for row in rows} == {"a.png": "ok", "c, d.png": "failed", "sub/b.png": "ok"}
+    data = (out / "manifest.csv").read_bytes()
+    do(source, out, threads=1, score=True, **options)
+    assert (out / "manifest.csv").read_bytes() == data
+    assert not list(out.rglob(".lm-*"))
+
+
+def test_scores_of_what_was_chosen_by_them_and_after_a_retry(pictures: Path, tmp_path: Path) -> None:
+    out = lightmill.prepare(pictures, tmp_path / "out", keep_top=1, threads=2).out
+    first = read(out / "manifest.csv")
+    assert sorted(row["status"] for row in first) == ["failed", "filtered", "ok"]
+    assert [bool(row["sharpness"]) for row in first] == [row["status"] != "failed" for row in first]
+    lightmill.prepare(pictures, tmp_path / "scored", score=True, threads=2)
+    Image.new("RGB", (8, 8), (9, 9, 9)).save(pictures / "c, d.png")
+    assert run_command_line(["retry", str(tmp_path / "scored"), "--progress", "none"]) == 0
+    assert [row["contrast"] for row in read(tmp_path / "scored" / "manifest.csv") if row["key"] == "c, d.png"] == ["0"]
+
+
+def test_a_manifest_without_scores_is_the_engines(pictures: Path, tmp_path: Path) -> None:
+    out = lightmill.prepare(pictures, tmp_path / "out", threads=2).out
+    assert list(read(out / "manifest.csv")[0]) == ["key", "status", "stage", "error", "output_image"]

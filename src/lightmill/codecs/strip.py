@@ -64,8 +64,8 @@ def strip_jpeg(data: bytes, *, keep: frozenset[Metadata] = NOTHING) -> bytes:
     Out go EXIF with its GPS position, XMP, IPTC, comments, all thumbnails, further pictures (MPF) and whatever follows
     the end. What decoders need stays: tables, frames, scans, and the heads of JFIF and of Adobe's APP14.
 
-    The EXIF orientation goes with EXIF, and the profile with ICC: ask `needs_no_change` first. The compressed data are
-    not looked into; whether they can be decoded is for the caller to try.
+    The EXIF orientation goes with EXIF, and the profile with ICC: `copied_jpeg` looks at both first. The compressed
+    data are not looked into; whether they can be decoded is for the caller to try.
 
     Raises DamagedImage for what is no JPEG that is whole from its first marker to its last.
     """
@@ -83,27 +83,27 @@ def strip_png(data: bytes, *, keep: frozenset[Metadata] = NOTHING) -> bytes:
     return b"".join(_png_parts(data, keep))
 
 
-def needs_no_change(data: bytes, *, recovered: str | None = None) -> bool:
-    """Whether a JPEG may be copied, its metadata stripped, and still be seen as `decode` gives it.
+def copied_jpeg(data: bytes, *, keep: frozenset[Metadata] = NOTHING, recovered: str | None = None) -> bytes | None:
+    """`strip_jpeg` of a JPEG that may be copied, and still be seen as `decode` gives it; None for all others.
 
     It is upright, whole from its first marker to its last, has 8 bits a channel and one or three channels, is coded in
     a way that every program reads, and has no colour profile, or one that is sRGB. `recovered`: what `decode` said of
-    it; a picture that was only recovered is never copied. Files of other formats: False.
+    it; a picture that was only recovered is never copied. Files of other formats: None.
     """
     if recovered or not data.startswith(jpeg.SIGNATURE):
-        return False
+        return None
     found = jpeg.find_segments(data)
     if not found.frame or (found.exif and tags.orientation_of(data[slice(*found.exif)]) != 1):
-        return False
+        return None
     marker, bits, height, width, components = found.frame
     if marker not in _BROWSERS or bits != 8 or components not in (1, 3) or not height or not width:
-        return False
+        return None
     try:
-        strip_jpeg(data)  # walks it to its end
         profile = jpeg.Jpeg(data).profile()
+        stripped = strip_jpeg(data, keep=keep)
     except DecodeError:
-        return False
-    return profile is None or _changes_no_colour(profile, grey=components == 1)
+        return None
+    return stripped if profile is None or _changes_no_colour(profile, grey=components == 1) else None
 
 
 def _changes_no_colour(profile: bytes, *, grey: bool) -> bool:

@@ -25,7 +25,7 @@ from lightmill.engine.items import ENDS, Item, Json, Settled, Source, Status
 from lightmill.engine.journal import End, Journal, Row, outputs_hold, set_aside
 from lightmill.engine.lock import RunLock
 from lightmill.engine.mailbox import Found, Mailbox
-from lightmill.engine.manifest import write_manifests
+from lightmill.engine.manifest import Columns, write_manifests
 from lightmill.engine.naming import Naming, printable
 from lightmill.engine.outputs import Outputs
 from lightmill.engine.pipeline import Pipeline
@@ -89,6 +89,7 @@ class Job:
     check_names: Callable[[Iterable[str]], None] = lambda _: None  # refuses output names; before anything is written
     begin: Callable[[Outputs], None] = lambda _: None  # files that are there before the first item
     export: Callable[[Outputs, Journal], list[str]] = lambda *_: []  # files made from all items; their names
+    columns: Columns | None = None  # what manifest.csv says of an item besides
     warnings: tuple[str, ...] = ()  # what whoever reads the report has to know of how it was made
 
 
@@ -502,7 +503,7 @@ class _Driver:
             if self._standing.shared:
                 exports = list(dict.fromkeys([*(journal.recall("exports") or []), *exports]))
             journal.remember(exports=list[Json](exports))
-            write_manifests(outputs, journal)
+            write_manifests(outputs, journal, columns=self._job.columns)
         data = report_data(journal, SHEET)
         write_reports(outputs, data, whole=outcome == "finished")
         journal.remember(clean=True)

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from collections.abc import Mapping as Fields
 from dataclasses import asdict, dataclass
 from enum import StrEnum
+from functools import lru_cache
 from typing import Any, Self, TypeAlias
 
 import cv2
@@ -27,7 +28,7 @@ CENTRE = (0.5, 0.5)
 _AS_GOOD = 0.97  # of the most that a window can hold
 _FITS = 0.9  # of all saliency, in a window that what stands out fits in
 _LOBES = 3  # of the Lanczos filter
-_SMOOTH_FROM = 1.5  # times smaller: then nothing so fine is left that eight pixels do better than four
+_SMOOTH_FROM = 1.25  # times smaller: then four pixels do as well as eight, and in a third of the time
 _GAP = 3  # what is reduced 2 * _GAP times and more is first averaged by a whole number, to _GAP times at the least
 
 
@@ -228,12 +229,12 @@ def _lanczos(levels: NDArray[Any], size: tuple[int, int]) -> NDArray[Any]:
     if max(coarse) > 1:
         reduced = [-(-old // factor) for old, factor in zip(levels.shape[1::-1], coarse, strict=True)]
         levels = cv2.resize(levels, reduced, interpolation=cv2.INTER_AREA)
-    across, down = (_low_pass(old / new) for old, new in zip(levels.shape[1::-1], size, strict=True))
+    factors = [old / new for old, new in zip(levels.shape[1::-1], size, strict=True)]
+    smooth = min(factors) >= _SMOOTH_FROM
+    across, down = (_before_cubic(factor) if smooth else _low_pass(factor) for factor in factors)
     if max(across.size, down.size) > 1:
         levels = cv2.sepFilter2D(levels, -1, across, down, borderType=cv2.BORDER_REPLICATE)
-    least = min(old / new for old, new in zip(levels.shape[1::-1], size, strict=True))
-    kernel = cv2.INTER_CUBIC if least >= _SMOOTH_FROM else cv2.INTER_LANCZOS4
-    return cv2.resize(levels, size, interpolation=kernel)
+    return cv2.resize(levels, size, interpolation=cv2.INTER_CUBIC if smooth else cv2.INTER_LANCZOS4)
 
 
 def _low_pass(factor: float) -> NDArray[np.float32]:
@@ -241,9 +242,40 @@ def _low_pass(factor: float) -> NDArray[np.float32]:
     if factor <= 1:
         return np.ones(1, np.float32)
     reach = int(_LOBES * factor)
-    x = np.arange(-reach, reach + 1) / factor
-    window = np.sinc(x) * np.sinc(x / _LOBES)
+    window = _lanczos_at(np.arange(-reach, reach + 1) / factor)
     return np.asarray(window / window.sum(), np.float32)
+
+
+@lru_cache(maxsize=256)
+def _before_cubic(factor: float) -> NDArray[np.float32]:
+    """[taps], of sum 1: what lets OpenCV's cubic, four pixels instead of eight, end as a Lanczos window would.
+
+    The taps are fitted by least squares: their response, times that of the cubic, to the response of the window. What
+    the smaller picture cannot hold counts twice, what lies at its very limit a third.
+    """
+    waves = np.linspace(0, 0.5, 101)  # cycles per pixel of the larger picture
+    order = np.arange(1, int(_LOBES * factor) + 1)
+    cubic, wanted = _response(_cubic_at, waves), _response(_lanczos_at, waves * factor)
+    weight = np.select([waves * factor < 0.42, waves * factor < 0.55], [1, 0.3], 2.0)
+    columns = 2 * (np.cos(2 * np.pi * np.outer(waves, order)) - 1) * (cubic * weight)[:, None]
+    side = np.linalg.lstsq(columns, (wanted - cubic) * weight, rcond=None)[0]
+    return np.asarray([*side[::-1], 1 - 2 * side.sum(), *side], np.float32)
+
+
+def _response(kernel: Callable[[NDArray[np.float64]], NDArray[np.float64]], waves: NDArray[np.float64]) -> Any:
+    """What is left of waves (cycles per unit of `kernel`), which is even and ends within 3."""
+    at = (np.arange(3000) + 0.5) / 1000
+    return 2 * np.cos(2 * np.pi * np.outer(waves, at)) @ kernel(at) / 1000
+
+
+def _lanczos_at(x: NDArray[np.float64]) -> NDArray[np.float64]:
+    return np.where(np.abs(x) < _LOBES, np.sinc(x) * np.sinc(x / _LOBES), 0)
+
+
+def _cubic_at(x: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Keys 1981, with the -0.75 that OpenCV takes; for x >= 0."""
+    near, far = (1.25 * x - 2.25) * x * x + 1, -0.75 * (((x - 5) * x + 8) * x - 4)
+    return np.where(x < 1, near, np.where(x < 2, far, 0))
 
 
 def _resized(

@@ -6,7 +6,7 @@ the config that the journal compares all come from it.
 
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Self
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Self, get_args, get_origin
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer, ValidationError, field_validator
 
@@ -202,6 +202,11 @@ def is_repeated(field: Any) -> bool:
     return bool((field.json_schema_extra or {}).get("repeated"))
 
 
+def is_several(field: Any) -> bool:
+    """Whether the option holds any number of values: such may be given again and again, and most take commas too."""
+    return get_origin(field.annotation) is tuple and get_args(field.annotation)[-1] is Ellipsis
+
+
 def negative_of(field: Any) -> str | None:
     """The flag that says no, where there is one."""
     return (field.json_schema_extra or {}).get("negative")
@@ -240,12 +245,8 @@ def _problem(recipe: type[Recipe], problem: Any) -> str:
 
 
 def listed(*fields: str) -> Any:
-    """A validator for options that take several words: `colmap,nerfstudio` or a list."""
-    return field_validator(*fields, mode="before")(
-        lambda value: (
-            tuple(part.strip() for part in value.split(",") if part.strip()) if isinstance(value, str) else value
-        )
-    )
+    """A validator for options that take several words: `colmap,nerfstudio`, or a list of such texts."""
+    return field_validator(*fields, mode="before")(phrases)
 
 
 def phrases(value: Any) -> Any:

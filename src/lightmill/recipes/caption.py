@@ -1,10 +1,11 @@
 """From a ZIP of pictures to a data set that trainers read: prepared pictures, captions, and exports of both."""
 
+from collections.abc import Iterable
 from functools import partial
 from pathlib import Path
 from typing import ClassVar
 
-from lightmill.engine.items import Json, Source
+from lightmill.engine.items import MADE, Json, Source
 from lightmill.engine.journal import Journal, Row
 from lightmill.engine.lock import RunLock
 from lightmill.engine.outputs import Outputs
@@ -13,7 +14,7 @@ from lightmill.engine.run import STATE_FOLDER, Job
 from lightmill.engine.stages import Batch, Each, Save, Stage, To
 from lightmill.errors import InputError
 from lightmill.models.template import check_template
-from lightmill.recipes.caption_exports import layers_of, write_all
+from lightmill.recipes.caption_exports import edited_lines, layers_of, write_all
 from lightmill.recipes.caption_models import for_another_try, is_server, is_tagger
 from lightmill.recipes.caption_options import Captioning, Voices
 from lightmill.recipes.captioning import (
@@ -32,7 +33,7 @@ from lightmill.recipes.captioning import (
     no_texts,
 )
 from lightmill.recipes.devices import chosen_device
-from lightmill.recipes.existing import ReadExisting
+from lightmill.recipes.existing import ReadExisting, found_lines, left_out, note_kinds
 from lightmill.recipes.lit_models import open_scorer
 from lightmill.recipes.preparing import IMAGE, columns_of
 from lightmill.recipes.tables import write_table
@@ -69,6 +70,7 @@ class Caption(Captioning):
             make_pipeline=partial(self.pipeline, voices, [choice.stage(out)] if choice else [], video=source.streams),
             device=device,
             export=lambda outputs, journal: self._export(outputs, journal, source, input),
+            columns=self.manifest_columns,
         )
 
     def check(self, source: Source) -> None:
@@ -104,6 +106,23 @@ class Caption(Captioning):
             given=("frame",) if video else (),
         )
 
+    def plan_pipeline(self, chosen: list[Each], *, video: bool) -> Pipeline:
+        """The same, with the captions that are there."""
+        stages = self.preparer(wants_pixels=False).plans(video=video)
+        return Pipeline(
+            *chosen,
+            *stages,
+            Each(ReadExisting(), makes="existing", name="existing"),
+            Each(note_kinds, name="kinds"),
+            given=("frame",) if video else (),
+        )
+
+    def dry_remarks(self, out: Path, journal: Journal) -> Iterable[str]:
+        yield from found_lines(journal.rows(*MADE), existing=self.existing, uses=self.uses_existing)
+        if self.existing != "ignore":
+            yield from (f"  {warning}" for warning in left_out(journal.rows()))
+        yield from edited_lines(out, self.captions)
+
     def _caption_stages(self, voices: Voices) -> list[Stage]:
         captioner, tagger = voices
         tags_by: dict[str, Json] = {"model": tagger.name, "version": tagger.version} if tagger else {}
@@ -132,6 +151,7 @@ class Caption(Captioning):
     # --- at the end --------------------------------------------------------------------------------------------------
 
     def _export(self, outputs: Outputs, journal: Journal, source: Source, input: Path) -> list[str]:
+        journal.set_warnings(left_out(journal.rows()))
         made = write_all(outputs, journal, self.export_rule)
         return made + write_table(
             outputs,

@@ -104,6 +104,11 @@ class Edits:
         return " ".join(words)
 
 
+# a term of --where that compares a whole text: without * and ?, or in quotes, where they stand for themselves
+_WHOLE = re.compile(
+    r"""\b(tags|name|key|layer)[:=](?:"([^"\\]+)"|'([^'\\]+)'|([^\s"'*?()]+)(?=[\s)]|$))""", re.IGNORECASE
+)
+_NEVER_BARE = re.compile(r"[\s()\"'*]")
 _OPTIONS = {"set_text": "--set", "rename_tags": "--rename-tag", "remove_tags": "--remove-tag", "add_tags": "--add-tag"}
 
 
@@ -182,8 +187,18 @@ def _edited(
     lines = diff.lines()
     lines.append(f"{diff.changed} of {total} pictures {'would change' if dry_run else 'changed'}")
     if edits.where and not matched:
-        lines.append("no picture is as --where says")
+        lines.append(f"no picture is as --where says{_hint(edits.where)}")
     return EditResult(lines=lines, changed=diff.changed, total=total, number=number)
+
+
+def _hint(where: str) -> str:
+    """What to type where a whole name was compared and a part of one may have been meant."""
+    found = _WHOLE.search(where)
+    if not found:
+        return ""
+    field, word = (group for group in found.groups() if group)
+    part = f"{field}:*{_NEVER_BARE.sub('?', word)}*"
+    return f"; {printable(found[0])} is compared whole, for a part of it: {printable(part)}"
 
 
 def _stepped(captions: CaptionsFile, *, redo: bool, dry_run: bool, shown: int) -> EditResult:

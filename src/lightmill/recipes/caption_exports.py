@@ -14,7 +14,8 @@ from lightmill.engine.items import MADE, Json
 from lightmill.engine.journal import Journal, Row
 from lightmill.engine.naming import printable
 from lightmill.engine.outputs import Outputs
-from lightmill.errors import OutputError
+from lightmill.engine.wording import count_of
+from lightmill.errors import InputError, OutputError
 from lightmill.export.aitoolkit import export_aitoolkit
 from lightmill.export.captions_file import (
     FILE,
@@ -121,6 +122,27 @@ def changed_by_people(outputs: Outputs) -> dict[str, tuple[Layer, ...]]:
             if picture.key in hand:
                 changed[picture.key] = _by_hand(changed.get(picture.key, picture.layers), hand[picture.key])
     return changed
+
+
+def edited_lines(out: Path, edits: Edits) -> list[str]:
+    """For a dry run: of how many pictures people changed the captions in OUT, and what would become of that.
+
+    Raises InputError and OutputError where the run would stop at them.
+    """
+    try:
+        count = count_of(len(changed_by_people(Outputs(out))), "picture")
+    except (InputError, OutputError):
+        if edits is not Edits.OVERWRITE:
+            raise
+        count = "pictures"
+    if count == "0 pictures":
+        return []
+    what = {
+        Edits.KEEP: "would stay",
+        Edits.OVERWRITE: "would go",
+        Edits.APPEND: "would stay, with the new ones added to them",
+    }[edits]
+    return [f"  captions of {count} were edited in OUT since the last run", f"  --captions {edits}: they {what}"]
 
 
 def take_over_hand_edits(out: Path) -> int | None:

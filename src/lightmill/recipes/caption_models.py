@@ -53,7 +53,7 @@ def open_by_name(name: str, wishes: Wishes) -> Captioner:
             categories=wishes.categories,
         )
     if is_server(name):
-        return _server(name, wishes, wishes.temperature)
+        return _server(name, wishes)
     return open_captioner(
         located(name),
         max_tokens=wishes.max_tokens,
@@ -74,11 +74,12 @@ def for_another_try(captioner: Captioner, wishes: Wishes) -> Captioner:
     """
     if wishes.temperature or is_tagger(captioner.name):
         return captioner
-    if is_server(captioner.name):
-        return _server(captioner.name, wishes, _DRAWING)
+    from lightmill.models.openai_server import OpenAIServer
     from lightmill.models.sampling import Sampling
     from lightmill.models.vision_language import VisionLanguage
 
+    if isinstance(captioner, OpenAIServer):
+        return captioner.drawing(_DRAWING)
     if not isinstance(captioner, VisionLanguage):
         return captioner
     other = copy.copy(captioner)  # shares the weights
@@ -86,13 +87,13 @@ def for_another_try(captioner: Captioner, wishes: Wishes) -> Captioner:
     return other
 
 
-def _server(name: str, wishes: Wishes, temperature: float) -> Captioner:
+def _server(name: str, wishes: Wishes) -> Captioner:
     from lightmill.models.openai_server import OpenAIServer
 
     return OpenAIServer(
         name,
         max_tokens=wishes.max_tokens,
-        temperature=temperature,
+        temperature=wishes.temperature,
         concurrency=wishes.concurrency,
         timeout_s=wishes.timeout_s,
     )

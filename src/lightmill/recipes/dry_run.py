@@ -1,7 +1,7 @@
 """What a run would do, said before it is done: nothing is written where the user can see it."""
 
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 from functools import partial
 from itertools import chain, islice
@@ -31,10 +31,12 @@ def dry_run(
     choice: Choice | None,
     make_pipeline: Callable[..., Pipeline],
     device: str,
+    also: Callable[[Journal], Iterable[str]] = lambda _: (),
 ) -> RunResult:
     """Read every header, and with a `choice` all pixels, and say in the remarks what would come out.
 
-    `make_pipeline(chosen, video=…)` is to note `size` and `copied` in the items' meta. Its runs keep their state in a
+    `make_pipeline(chosen, video=…)` is to note `size` and `copied` in the items' meta; `also` makes more remarks, of
+    what else it noted. Its runs keep their state in a
     folder of the system's for such things, which is gone afterwards.
     """
     with TemporaryDirectory(prefix="lightmill-") as folder:
@@ -55,11 +57,11 @@ def dry_run(
         )
         result = run(job, replace(recipe.run_options(), max_failures=None, trace=None))
         with Journal.read(state / "plan") as journal:
-            remarks = tuple(_remarks(journal))
+            remarks = tuple(_remarks(journal, also))
     return replace(result, out=out, remarks=remarks)  # its manifest and report are gone with the folder
 
 
-def _remarks(journal: Journal) -> Iterator[str]:
+def _remarks(journal: Journal, also: Callable[[Journal], Iterable[str]]) -> Iterator[str]:
     counts = journal.counts()
     yield "dry run, nothing is written: " + ", ".join(
         f"{counts[status]} would be {status}"
@@ -74,6 +76,7 @@ def _remarks(journal: Journal) -> Iterator[str]:
         yield f"  {count:>8}  {size}"
     if len(sizes) > MOST_SIZES:
         yield f"  and {len(sizes) - MOST_SIZES} more sizes"
+    yield from also(journal)
     total = sum(counts.values())
     refused_first = chain(journal.rows(Status.FILTERED, Status.FAILED), journal.rows(*MADE))
     for row in islice(refused_first if total > MOST_ROWS else journal.rows(), MOST_ROWS):

@@ -12,11 +12,15 @@ import json
 import posixpath
 import re
 import threading
-from collections.abc import Iterator, Mapping
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
 from typing import Any, NamedTuple
 
 from lightmill.engine.items import Json, Notes
+from lightmill.engine.journal import Row
+from lightmill.engine.naming import printable
+from lightmill.engine.wording import count_of
 from lightmill.errors import SourceError
 from lightmill.export.captions_file import Layer
 from lightmill.ops.captions import Problem, cleaned, problem
@@ -26,6 +30,8 @@ from lightmill.sources.files import CAPTION_LISTS, Accompanied
 FIELDS = ("caption", "text", "tags")  # of JSON, and the columns of a table
 MOST_TEXT, MOST_LIST = 1 << 20, 64 << 20  # bytes of a file about one picture, and about many
 NAME = "existing"
+KINDS = "existing"  # in an item's meta, of a dry run
+LEFT_OUT = "existing_left_out"  # in an item's meta: what could not be taken along, and why
 _DOUBLE = re.compile(r"#\d+$")  # the second member of one name
 
 
@@ -64,7 +70,7 @@ class ReadExisting:
             origin: dict[str, Json] = {"from": said.source, "field": said.field}
             found.setdefault(text, Layer(NAME, text, origin))
         if skipped:
-            notes.meta["existing_left_out"] = skipped
+            notes.meta[LEFT_OUT] = skipped
         return tuple(found.values())
 
     def _beside(self, key: str, ref: Any, skipped: list[Json]) -> Iterator[Said]:
@@ -196,3 +202,61 @@ def _decoded(data: bytes) -> str:
 
 def _kind(field: str) -> str:
     return "tags" if field == "tags" else "caption"
+
+
+# --- what is said of it at the end -----------------------------------------------------------------------------------
+
+
+def note_kinds(existing: tuple[Layer, ...], notes: Notes) -> None:
+    """A stage of a dry run: where the texts of a picture are from, into its meta."""
+    notes.meta[KINDS] = list[Json](dict.fromkeys(_source_kind(str(layer.origin.get("from"))) for layer in existing))
+
+
+def left_out(rows: Iterable[Row]) -> list[str]:
+    """A warning where texts of pictures could not be taken along: of how many pictures, and the first with its reason.
+
+    Such a picture is captioned as one that has no text.
+    """
+    count, first = 0, ""
+    for row in rows:
+        reasons = row.meta.get(LEFT_OUT)
+        if isinstance(reasons, list) and reasons:
+            count += 1
+            first = first or f"{row.key} ({reasons[0]})"
+    if not count:
+        return []
+    pictures = count_of(count, "picture")
+    return [f"not all captions that are there could be taken along, for {pictures}: {printable(first)}"]
+
+
+def found_lines(rows: Iterable[Row], *, existing: str, uses: bool) -> list[str]:
+    """For a dry run whose pictures went through `note_kinds`: how many have a text, from where, and what becomes of it.
+
+    `existing`: the option as it was given; `uses`: whether such a text is taken instead of a new one.
+    """
+    total = have = 0
+    kinds: Counter[str] = Counter()
+    for row in rows:
+        found = row.meta.get(KINDS)
+        assert isinstance(found, list), "written by note_kinds"
+        total += 1
+        have += bool(found)
+        kinds.update(map(str, found))
+    if not have:
+        return []
+    listed = ", ".join(f"{kind} {count:,}" for kind, count in kinds.most_common())
+    if existing == "ignore":
+        what = "they would be left aside, and all pictures captioned"
+    elif uses:
+        what = f"they would be used, and {count_of(total - have, 'picture')} captioned"
+    else:
+        what = "they would be kept as a layer, and all pictures captioned"
+    return [
+        f"  captions that are there: for {have:,} of {count_of(total, 'picture')} ({listed})",
+        f"  --existing {existing}: {what}",
+    ]
+
+
+def _source_kind(source: str) -> str:
+    """A column, or a list, by its name; of files that are about one picture the suffix."""
+    return source if source.startswith("column ") or source in CAPTION_LISTS else posixpath.splitext(source)[1]

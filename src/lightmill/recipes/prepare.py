@@ -43,6 +43,7 @@ class Prepare(Preparing):
             make_pipeline=partial(self.pipeline, [choice.stage(out)] if choice else [], video=source.streams),
             device=device,
             export=lambda outputs, journal: self._export(outputs, journal, source, input),
+            columns=self.manifest_columns,
         )
 
     def pipeline(self, chosen: list[Each], *, video: bool) -> Pipeline:

@@ -1,6 +1,7 @@
 """The options that `prepare` and `caption` share: how pictures come out, and which of them are taken."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, Self
 
@@ -9,7 +10,8 @@ from pydantic import AfterValidator, Field, field_validator, model_validator
 
 from lightmill.codecs.encode import ImageFormat, Subsampling
 from lightmill.engine.items import Source
-from lightmill.engine.journal import Row
+from lightmill.engine.journal import Journal, Row
+from lightmill.engine.manifest import Columns
 from lightmill.engine.pipeline import Pipeline
 from lightmill.engine.run import RunResult
 from lightmill.engine.stages import Each, Stage
@@ -37,7 +39,7 @@ from lightmill.recipes.dry_run import dry_run
 from lightmill.recipes.lit_models import open_scorer
 from lightmill.recipes.masking import is_local_model
 from lightmill.recipes.prepared import Preparer
-from lightmill.recipes.scoring import Choice, score_columns, score_stages
+from lightmill.recipes.scoring import Choice, score_columns, score_stages, wanted_columns
 from lightmill.sources import open_source
 from lightmill.types import Size
 
@@ -89,9 +91,9 @@ class Preparing(Recipe):
     reencode: Literal["auto", "always"] = Field(
         "auto", description="auto: a JPEG that needs no change of its pixels is copied, without its metadata."
     )
-    verify: Literal["decode", "markers"] = Field(
-        "decode",
-        description="Of a JPEG that is copied: decode it too, or only see that it is whole from first marker to last.",
+    verify: Literal["markers", "decode"] = Field(
+        "markers",
+        description="Of a JPEG that is copied: see that it is whole from first marker to last, or decode it too.",
     )
     fit: Fit = Field(
         Fit.NONE,
@@ -163,12 +165,17 @@ class Preparing(Recipe):
                 choice=self.choice(),
                 make_pipeline=self.plan_pipeline,
                 device=chosen_device(self.device),
+                also=partial(self.dry_remarks, out),
             )
         if choice := self.choice():
             looked = choice.run(self, self.source(input, out), input, out, device=chosen_device(self.device))
             if looked.outcome != "finished":
                 return looked
         return super().run(input, out, retry=retry)
+
+    def dry_remarks(self, out: Path, journal: Journal) -> Iterable[str]:  # noqa: ARG002 (for recipes with captions)
+        """What a dry run is to say besides, of what the stages of `plan_pipeline` noted."""
+        return ()
 
     def check(self, source: Source) -> None:  # noqa: ARG002 (for recipes with words that a table's columns fill)
         """Refuse what a run would refuse before its first picture. Raises UsageError, MissingExtra, ModelError."""
@@ -235,6 +242,11 @@ class Preparing(Recipe):
 
     def _buckets(self) -> tuple[Size, ...]:
         return tuple(bucket_sizes(self.resolution, step=self.bucket_step, least=self.bucket_min, most=self.bucket_max))
+
+    @property
+    def manifest_columns(self) -> Columns | None:
+        """What manifest.csv says besides."""
+        return wanted_columns(self.score, self.score_model, self.keep_top, self.drop_duplicates)
 
     @property
     def image_path(self) -> str:

@@ -78,7 +78,7 @@ from lightmill.recipes.masking import MaskRule, is_local_model
 from lightmill.recipes.masks import ALPHA
 from lightmill.recipes.pictures import picture_stages
 from lightmill.recipes.replay import Record, compare, read_record
-from lightmill.recipes.scoring import Choice, score_columns, score_stages
+from lightmill.recipes.scoring import Choice, score_columns, score_stages, wanted_columns
 from lightmill.recipes.tables import write_table
 from lightmill.sources import open_source
 
@@ -252,6 +252,7 @@ class Relight(Recipe):
             check_names=apart_from_pairs if self.export else lambda _: None,
             warnings=warnings_of(models.segmenter),
             export=lambda outputs, journal: self._export(outputs, journal, source, input),
+            columns=wanted_columns(self.score, self.score_model, self.keep_top),
         )
 
     def _for_replay(self) -> dict[str, Json]:

@@ -246,3 +246,8 @@ def scores_of(row: Row) -> dict[str, float]:
 def score_columns(row: Row) -> dict[str, str]:
     """The same as cells of a table; empty for a picture that failed."""
     return {} if row.status is Status.FAILED else {name: f"{value:g}" for name, value in scores_of(row).items()}
+
+
+def wanted_columns(*asked: object) -> Callable[[Row], Mapping[str, str]] | None:
+    """What manifest.csv is to say besides: scores, where any option asks for them."""
+    return score_columns if any(asked) else None
