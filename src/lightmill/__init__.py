@@ -25,21 +25,22 @@ if TYPE_CHECKING:
     caption: Callable[..., RunResult]
 
 
-def __getattr__(name: str) -> "Callable[..., RunResult]":
+def __getattr__(name: str) -> "Callable[..., Any]":
     from lightmill.recipes.registry import RECIPES, SUMMARIES, recipe_class
 
-    if name not in RECIPES:
+    command = name.replace("train_", "train ")
+    if command not in RECIPES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
-    def run_recipe(input: Any, out: Any, **options: Any) -> "RunResult":
-        return recipe_class(name).from_values({"progress": "none"} | options).run(input, out)
+    def run_recipe(input: Any, out: Any, **options: Any) -> Any:
+        return recipe_class(command).from_values({"progress": "none"} | options).run(input, out)
 
     run_recipe.__name__ = run_recipe.__qualname__ = name
-    run_recipe.__doc__ = f"{SUMMARIES[name]}\n\nOptions are those of `lightmill {name} --help`, with underscores."
+    run_recipe.__doc__ = f"{SUMMARIES[command]}\n\nOptions are those of `lightmill {command} --help`, with underscores."
     return run_recipe
 
 
 def __dir__() -> list[str]:
     from lightmill.recipes.registry import RECIPES
 
-    return [*globals(), *RECIPES]
+    return [*globals(), *(name.replace(" ", "_") for name in RECIPES)]

@@ -20,13 +20,14 @@ if TYPE_CHECKING:
     from lightmill.engine.journal import Row
     from lightmill.engine.progress import Mode
     from lightmill.engine.run import RunResult
-    from lightmill.recipes.base import Recipe
+    from lightmill.recipes.base import Ending
 
 _UNIONS = (Union, UnionType)
 OUT_HELP = "The folder for everything that is made; a run in it is continued."
 INTRODUCTION = """Piles of pictures in, training-ready data sets out: fast, exact, and none lost.
 
 The same command again goes on where the last one ended."""
+TRAINING = "Train a model on what the recipes made."
 
 
 def run_command_line(arguments: list[str]) -> int:
@@ -64,13 +65,16 @@ def _plain(text: str) -> str:
 def _app(chosen: str) -> App:
     """The commands; only the chosen one with its options, so that no other recipe is imported."""
     app = App(name="lightmill", help=INTRODUCTION, version=__version__, version_flags=["--version"])
+    training = App(name="train", help=TRAINING, sort_key=2, group="Recipes")
+    app.command(training)
     for name in RECIPES:
-        command = _recipe_command(name) if name == chosen else _stub(SUMMARIES[name])
-        app.command(command, name=name, sort_key=1, group="Recipes")
+        first, *second = name.split()
+        command = _recipe_command(name) if first == chosen else _stub(SUMMARIES[name])
+        (training if second else app).command(command, name=(second or [first])[0], sort_key=1, group="Recipes")
     for function in (status, retry, report):
-        app.command(function, sort_key=2, group="Runs")
-    app.command(captions, sort_key=3, group="More")
-    app.command(rigs, sort_key=3, group="More")
+        app.command(function, sort_key=3, group="Runs")
+    app.command(captions, sort_key=4, group="More")
+    app.command(rigs, sort_key=4, group="More")
     return app
 
 
@@ -167,20 +171,17 @@ def _from_file(path: str | None) -> dict[str, Any]:
     return {str(key).replace("-", "_"): value for key, value in found.items()}
 
 
-def _finish(result: "RunResult", progress: "Mode") -> int:
+def _finish(result: "Ending", progress: "Mode") -> int:
     """Warnings and closing lines, in the form of the progress before them: what reads JSON lines gets nothing else."""
-    from lightmill.engine.progress import final_summary, open_progress
+    from lightmill.engine.progress import open_progress
 
     say = open_progress(progress).say
     for warning in result.warnings:
         say(f"warning: {warning}")
     for remark in result.remarks:
         say(remark)
-    if (progress != "none" or result.exit_code) and result.report.exists():  # a dry run leaves none
-        lines = final_summary(
-            result.counts, outcome=result.outcome, wall_s=result.wall_s, out=result.out, report=result.report
-        )
-        for line in lines.splitlines():
+    if progress != "none" or result.exit_code:
+        for line in result.summary.splitlines():
             say(line)
     return result.exit_code
 
@@ -232,6 +233,7 @@ def retry(
         auto, rich, json or none.
     """
     from lightmill.engine.journal import Journal
+    from lightmill.recipes.base import Recipe
 
     wanted = _retry_rule(only)
     with Journal.read(out) as journal:
@@ -243,7 +245,8 @@ def retry(
     result: RunResult | None = None
     gone: list[InputError] = []
     for command in commands:
-        recipe: Recipe = recipe_class(command["recipe"]).from_values(command["options"] | given)
+        recipe = recipe_class(command["recipe"]).from_values(command["options"] | given)
+        assert isinstance(recipe, Recipe), "nothing else has a journal with commands"
         try:
             result = recipe.run(Path(command["input"]), out, retry=wanted)
         except InputError as error:  # of one table among several: the others are done all the same

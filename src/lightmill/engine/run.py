@@ -29,7 +29,7 @@ from lightmill.engine.manifest import Columns, write_manifests
 from lightmill.engine.naming import Naming, printable
 from lightmill.engine.outputs import Outputs
 from lightmill.engine.pipeline import Pipeline
-from lightmill.engine.progress import Progress, Snapshot, open_progress
+from lightmill.engine.progress import Progress, Snapshot, final_summary, open_progress
 from lightmill.engine.record import Session
 from lightmill.engine.summary import SHEET, report_data, write_reports
 from lightmill.engine.trace import Trace
@@ -128,6 +128,13 @@ class RunResult:
         if self.outcome == "interrupted":
             return 130
         return 3 if self.failed else 0
+
+    @property
+    def summary(self) -> str:
+        """The closing lines; empty where nothing was done (a dry run)."""
+        if not self.report.exists():
+            return ""
+        return final_summary(self.counts, outcome=self.outcome, wall_s=self.wall_s, out=self.out, report=self.report)
 
 
 @dataclass

@@ -6,7 +6,7 @@ the config that the journal compares all come from it.
 
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Self, get_args, get_origin
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Protocol, Self, get_args, get_origin
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer, ValidationError, field_validator
 
@@ -68,44 +68,43 @@ def either_or(negative: str, **more: Any) -> Any:
     return Field(False, json_schema_extra={"negative": negative}, **more)
 
 
-class Recipe(BaseModel):
-    """The options that every recipe has."""
+class Ending(Protocol):
+    """How a command ended."""
+
+    @property
+    def exit_code(self) -> int: ...
+
+    @property
+    def warnings(self) -> tuple[str, ...]: ...
+
+    @property
+    def remarks(self) -> tuple[str, ...]:
+        """What there is to say at the end, before the closing lines."""
+        ...
+
+    @property
+    def summary(self) -> str:
+        """The closing lines; empty where nothing was done."""
+        ...
+
+
+class Options(BaseModel):
+    """What a command of INPUT and OUT is given, checked before any work."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", arbitrary_types_allowed=True)
 
     name: ClassVar[str]  # on the command line
-    table_suffix: ClassVar[str] = "outputs"  # `<table>_with_<suffix>.csv`
     path_options: ClassVar[Mapping[str, Callable[[str], bool]]] = {}  # option -> whether a value of it names a file
     positional: ClassVar[tuple[str, ...]] = ()  # options that stand between INPUT and OUT
     out_is_optional: ClassVar[bool] = False  # then `default_out` says where
     input_name: ClassVar[str] = "input"
     input_help: ClassVar[str] = "A folder of pictures, one picture, a table (.csv, .parquet), a .zip, or a video."
 
-    naming: Naming = Field(
-        Naming.KEY,
-        description="Output names: from the key (folders kept), its stem (folders dropped), or the row number.",
-    )
-    absolute_paths: bool = Field(False, description="Write output_image_path in full instead of relative to OUT.")
-    limit: int | None = run_only(None, ge=1, description="Only the first N items.")
     threads: int = run_only(0, ge=0, description="CPU threads, of each worker (0: all cores this process may use).")
-    workers: int = run_only(
-        0, ge=0, description="Worker processes, with the extra `ray` (0: one; with --ray, one a machine or GPU)."
-    )
-    ray: str | None = run_only(None, description="Use the machines of a Ray cluster: auto, or host:port.")
-    memory: BytesOption | None = run_only(
-        None, description="Memory for pictures under way, as in 8GB (default: half of what is free)."
-    )
     fresh: bool = run_only(False, description="Start anew in an OUT that holds another run; deletes nothing.")
-    durable: bool = run_only(False, description="Wait for the disk at every file (fsync): survives power cuts, slower.")
-    max_failures: BudgetOption | None = run_only(None, description="Stop when more items than this fail: 20, or 5%.")
-    max_pixels: int = run_only(
-        400_000_000, ge=1, description="Largest picture to decode, in pixels; a guard against bombs."
-    )
-    zip_limit: str | None = run_only(None, description=ARCHIVE_LIMIT_HELP)
     progress: Literal["auto", "rich", "json", "none"] = run_only(
         "auto", description="Live display on a terminal, JSON lines otherwise (auto)."
     )
-    trace: Path | None = run_only(None, description="Write a Chrome trace of every stage of every item to this file.")
 
     @classmethod
     def from_values(cls, values: Mapping[str, Any]) -> Self:
@@ -115,23 +114,13 @@ class Recipe(BaseModel):
         except ValidationError as error:
             raise UsageError("; ".join(_problem(cls, problem) for problem in error.errors())) from None
 
-    # --- to be given by a recipe -------------------------------------------------------------------------------------
-
-    def job(self, input: Path, out: Path) -> "Job":
-        """The work that these options mean. Raises UsageError and InputError before anything is written."""
-        raise NotImplementedError(f"{type(self).__name__} does not say what its work is")
-
     def default_out(self, input: Path) -> Path:
         """Where to write when no OUT is given. Raises UsageError where it must be given."""
         raise UsageError(f"{self.name} {input} needs an OUT: the folder for everything that is made")
 
-    # --- what all share ----------------------------------------------------------------------------------------------
-
-    def run(self, input: Path | str, out: Path | str, *, retry: "Callable[[Row], bool] | None" = None) -> "RunResult":
+    def run(self, input: Path | str, out: Path | str) -> Ending:
         """Do the work, or what is left of it."""
-        from lightmill.engine.run import run
-
-        return run(self.job(Path(input), Path(out)), self.run_options(), retry=retry)
+        raise NotImplementedError(f"{type(self).__name__} does not say what its work is")
 
     @classmethod
     def run_only_fields(cls) -> set[str]:
@@ -147,18 +136,59 @@ class Recipe(BaseModel):
         options = self.model_dump(mode="json", exclude=self.run_only_fields())
         return {"input": str(input.resolve()), **self.absolute(options)}
 
-    def command(self, input: Path) -> dict[str, Json]:
-        """What `lightmill retry` needs to do this again from anywhere."""
-        unset = {"fresh", "progress", "trace"}
-        options = self.model_dump(mode="json", exclude_defaults=True, exclude=unset)
-        return {"recipe": self.name, "input": _in_full(input), "options": self.absolute(options)}
-
     def absolute(self, options: dict[str, Json]) -> dict[str, Json]:
         """The options with files and folders named in full: the same run can be meant from anywhere."""
         named = {name: str(options[name]) for name in self.path_options if options.get(name)}
         return options | {
             name: str(Path(text).resolve()) for name, text in named.items() if self.path_options[name](text)
         }
+
+
+class Recipe(Options):
+    """The options that every recipe has: what goes through pictures one by one, and loses none."""
+
+    table_suffix: ClassVar[str] = "outputs"  # `<table>_with_<suffix>.csv`
+
+    naming: Naming = Field(
+        Naming.KEY,
+        description="Output names: from the key (folders kept), its stem (folders dropped), or the row number.",
+    )
+    absolute_paths: bool = Field(False, description="Write output_image_path in full instead of relative to OUT.")
+    limit: int | None = run_only(None, ge=1, description="Only the first N items.")
+    workers: int = run_only(
+        0, ge=0, description="Worker processes, with the extra `ray` (0: one; with --ray, one a machine or GPU)."
+    )
+    ray: str | None = run_only(None, description="Use the machines of a Ray cluster: auto, or host:port.")
+    memory: BytesOption | None = run_only(
+        None, description="Memory for pictures under way, as in 8GB (default: half of what is free)."
+    )
+    durable: bool = run_only(False, description="Wait for the disk at every file (fsync): survives power cuts, slower.")
+    max_failures: BudgetOption | None = run_only(None, description="Stop when more items than this fail: 20, or 5%.")
+    max_pixels: int = run_only(
+        400_000_000, ge=1, description="Largest picture to decode, in pixels; a guard against bombs."
+    )
+    zip_limit: str | None = run_only(None, description=ARCHIVE_LIMIT_HELP)
+    trace: Path | None = run_only(None, description="Write a Chrome trace of every stage of every item to this file.")
+
+    # --- to be given by a recipe -------------------------------------------------------------------------------------
+
+    def job(self, input: Path, out: Path) -> "Job":
+        """The work that these options mean. Raises UsageError and InputError before anything is written."""
+        raise NotImplementedError(f"{type(self).__name__} does not say what its work is")
+
+    # --- what all share ----------------------------------------------------------------------------------------------
+
+    def run(self, input: Path | str, out: Path | str, *, retry: "Callable[[Row], bool] | None" = None) -> "RunResult":
+        """Do the work, or what is left of it."""
+        from lightmill.engine.run import run
+
+        return run(self.job(Path(input), Path(out)), self.run_options(), retry=retry)
+
+    def command(self, input: Path) -> dict[str, Json]:
+        """What `lightmill retry` needs to do this again from anywhere."""
+        unset = {"fresh", "progress", "trace"}
+        options = self.model_dump(mode="json", exclude_defaults=True, exclude=unset)
+        return {"recipe": self.name, "input": _in_full(input), "options": self.absolute(options)}
 
     def run_options(self) -> "RunOptions":
         from lightmill.engine.run import RunOptions
@@ -228,7 +258,7 @@ def option_name(field: str) -> str:
     return "--" + field.replace("_", "-")
 
 
-def _problem(recipe: type[Recipe], problem: Any) -> str:
+def _problem(recipe: type[Options], problem: Any) -> str:
     """One of pydantic's findings as a sentence."""
     where = [str(part) for part in problem["loc"]]
     name = where[0] if where else ""

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from lightmill.errors import UsageError
 
 if TYPE_CHECKING:
-    from lightmill.recipes.base import Recipe
+    from lightmill.recipes.base import Options
 
 RECIPES: dict[str, tuple[str, str]] = {  # name -> (module, class)
     "split360": ("lightmill.recipes.split360", "Split360"),
@@ -28,8 +28,8 @@ SUMMARIES = {
 }
 
 
-def recipe_class(name: str) -> "type[Recipe]":
-    """The recipe of that name. Raises UsageError with the nearest spelling."""
+def recipe_class(name: str) -> "type[Options]":
+    """What is called by that name on the command line. Raises UsageError with the nearest spelling."""
     if name not in RECIPES:
         near = get_close_matches(name, RECIPES, n=1)
         raise UsageError(
@@ -37,5 +37,5 @@ def recipe_class(name: str) -> "type[Recipe]":
             + (f"; did you mean {near[0]!r}?" if near else f"; there are {', '.join(RECIPES)}")
         )
     module, attribute = RECIPES[name]
-    found: type[Recipe] = getattr(import_module(module), attribute)
+    found: type[Options] = getattr(import_module(module), attribute)
     return found
