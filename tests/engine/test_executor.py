@@ -17,7 +17,7 @@ from lightmill.engine.outputs import Outputs
 from lightmill.engine.pipeline import Pipeline
 from lightmill.engine.stages import Batch, Each, Fan, Save, To
 from lightmill.engine.work import Started, for_people
-from lightmill.errors import DecodeError, OutputError
+from lightmill.errors import DecodeError, ModelError, OutputError
 
 torch = pytest.importorskip("torch")
 
@@ -289,6 +289,22 @@ def test_one_poisoned_item_of_a_batch_fails_alone(tmp_path):
     assert [key for key, end in ends.items() if end.status is Status.FAILED] == ["13.jpg"]
     assert ends["13.jpg"].stage == "model"
     assert ends["13.jpg"].error == "ValueError: cannot do this one"
+
+
+def test_a_model_that_can_do_no_more_ends_the_run_and_marks_no_item(tmp_path):
+    class Ends(Model):
+        def __call__(self, image, number):
+            if sum(entry for entry in self.log if isinstance(entry, int)) >= 12:
+                raise ModelError("the key has expired")
+            return super().__call__(image, number)
+
+    model = Ends(pause_s=0.02)
+    executor, ends, _ = execute(device_pipeline(model, size=4), tmp_path, 100)
+    assert isinstance(executor.fatal, ModelError)
+    assert all(end.status is Status.OK for end in ends.values())
+    assert 12 <= len(ends) <= 15
+    assert len(list(tmp_path.glob("*.txt"))) == len(ends)
+    assert model.log[-1] == "unload"
 
 
 def test_a_batch_function_that_loses_an_item_is_found_out(tmp_path):

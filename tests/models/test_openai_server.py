@@ -19,6 +19,15 @@ import pytest
 
 from lightmill.errors import ItemError, ModelError, UsageError
 from lightmill.models.kinds import Answer, Ask
+from lightmill.models.openai_failures import (
+    BrokenAnswer,
+    NoConnection,
+    RateLimited,
+    RequestRefused,
+    ServerError,
+    ServerFailure,
+    TimedOut,
+)
 from lightmill.models.openai_server import OpenAIServer
 
 COLOURS = {"red": (250, 10, 10), "green": (10, 250, 10), "blue": (10, 10, 250), "white": (255, 255, 255)}
@@ -130,6 +139,15 @@ def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
     server = Server()
     yield server
     server.close()
+
+
+def answered(model: OpenAIServer, images: list[np.ndarray], questions: list[Ask]) -> list[Answer]:
+    """The answers; raises why the first has none."""
+    answers = model(images, questions)
+    for answer in answers:
+        if answer.failure:
+            raise answer.failure
+    return answers
 
 
 def square(colour: str, size: int = 24) -> np.ndarray:
@@ -258,20 +276,26 @@ def test_what_may_pass_is_tried_again(server: Server, fault: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("fault", "message"),
+    ("fault", "kind", "message"),
     [
-        ("429", r"#tiny-vl: the server answered 429 slow down \(tries: 4\)$"),
-        ("500", r"the server answered 500 <h1>oops</h1> \(tries: 4\)$"),
-        ("dropped", r"no connection: RemoteDisconnected: .* \(tries: 4\)$"),
-        ("broken", r"the answer is broken: application/json, and no JSON that can be read \(tries: 4\)$"),
-        ("another type", r"the answer is broken: text/html, and no JSON"),
-        ("an error in a 200", r"the answer has no message; it says: the provider is busy \(tries: 4\)$"),
+        ("429", RateLimited, r"#tiny-vl: the server answered 429 slow down \(tries: 4\)$"),
+        ("500", ServerError, r"the server answered 500 <h1>oops</h1> \(tries: 4\)$"),
+        ("408", TimedOut, r"the server answered 408 Request Timeout \(tries: 4\)$"),
+        ("dropped", NoConnection, r"no connection: RemoteDisconnected: .* \(tries: 4\)$"),
+        ("cut short", NoConnection, r"the connection was dropped 87 bytes before the end of the answer \(tries: 4\)$"),
+        ("broken", BrokenAnswer, r"the answer is broken: application/json, and no JSON that can be read \(tries: 4\)$"),
+        ("another type", BrokenAnswer, r"the answer is broken: text/html, and no JSON"),
+        ("no message", BrokenAnswer, r"the answer has no message; it says: nothing \(tries: 4\)$"),
+        ("an error in a 200", ServerError, r"the answer has no message; it says: the provider is busy \(tries: 4\)$"),
     ],
 )
-def test_tries_end(server: Server, fault: str, message: str) -> None:
+def test_tries_end_in_a_class_that_says_why(
+    server: Server, fault: str, kind: type[ServerFailure], message: str
+) -> None:
     server.replies = lambda asked, number: PASSING[fault]
-    with pytest.raises(ItemError, match=message):
-        server.model()([square("red")], asks(1))
+    with pytest.raises(ServerFailure, match=message) as caught:
+        answered(server.model(), [square("red")], asks(1))
+    assert type(caught.value) is kind
     assert len(server.seen) == 4
 
 
@@ -279,8 +303,8 @@ def test_a_server_that_does_not_answer_is_given_its_time_and_no_more(server: Ser
     over = threading.Event()
     server.replies = lambda asked, number: Reply(drop=True, after=lambda: over.wait(20))
     began = time.monotonic()
-    with pytest.raises(ItemError, match=r"no answer within 0.2 s \(tries: 2\)$"):
-        server.model(timeout_s=0.2, tries=2)([square("red")], asks(1))
+    with pytest.raises(TimedOut, match=r"no answer within 0.2 s \(tries: 2\)$"):
+        answered(server.model(timeout_s=0.2, tries=2), [square("red")], asks(1))
     assert 0.4 <= time.monotonic() - began < 5
     over.set()
 
@@ -288,15 +312,15 @@ def test_a_server_that_does_not_answer_is_given_its_time_and_no_more(server: Ser
 def test_an_answer_that_drips_has_the_same_time(server: Server) -> None:
     over = threading.Event()  # each byte comes in time for the timeout of a socket
     server.replies = lambda asked, number: Reply(headers={"Content-Length": "1000"}, drip=over)
-    with pytest.raises(ItemError, match=r"no answer within 0.3 s \(tries: 1\)$"):
-        server.model(timeout_s=0.3, tries=1)([square("red")], asks(1))
+    with pytest.raises(TimedOut, match=r"no answer within 0.3 s \(tries: 1\)$"):
+        answered(server.model(timeout_s=0.3, tries=1), [square("red")], asks(1))
     over.set()
 
 
 def test_a_huge_answer_is_left_unread_and_not_asked_for_again(server: Server) -> None:
     server.replies = lambda asked, number: Reply(body=completion("x" * (9 << 20)))
-    with pytest.raises(ItemError, match=r"the answer is longer than 8 MiB$"):
-        server.model()([square("red")], asks(1))
+    with pytest.raises(BrokenAnswer, match=r"the answer is longer than 8 MiB$"):
+        answered(server.model(), [square("red")], asks(1))
     assert len(server.seen) == 1
 
 
@@ -323,7 +347,7 @@ def test_retry_after_may_be_a_date(server: Server) -> None:
 def test_waits_double_and_are_drawn_from_the_seed(server: Server) -> None:
     server.replies = lambda asked, number: PASSING["500"]
     with pytest.raises(ItemError, match="tries: 4"):
-        server.model(backoff_s=0.2)([square("red")], [Ask("", seed=5)])
+        answered(server.model(backoff_s=0.2), [square("red")], [Ask("", seed=5)])
     late = np.diff([one.at for one in server.seen])
     late -= 0.2 * np.array([1, 2, 4]) * np.random.default_rng(5).uniform(0.5, 1, 3)
     assert late.min() >= 0
@@ -336,8 +360,6 @@ def test_waits_double_and_are_drawn_from_the_seed(server: Server) -> None:
         (Reply(400, {"error": {"message": "the picture\nis\tno picture"}}), "answered 400 the picture is no picture$"),
         (Reply(400, {"error": "no vision"}), "answered 400 no vision$"),
         (Reply(422, {"detail": "seed: not a number"}), "answered 422 seed: not a number$"),
-        (Reply(401, {"message": "who are you?"}), "answered 401 who are you\\?; set LIGHTMILL_OPENAI_KEY"),
-        (Reply(404, b""), "answered 404 Not Found; is the URL the one under which .* mostly ends in /v1$"),
         (Reply(418, b"\xff\x00<b>tea</b>"), "answered 418 . <b>tea</b>$"),
         (Reply(400, {"error": {"message": "y" * 5000}}), f"answered 400 {'y' * 299}…$"),
         (Reply(301, b"", {"Location": "https://new.test/v1"}), "has moved to https://new.test/v1: give that URL$"),
@@ -345,8 +367,8 @@ def test_waits_double_and_are_drawn_from_the_seed(server: Server) -> None:
 )
 def test_other_refusals_are_final_and_in_the_servers_words(server: Server, reply: Reply, message: str) -> None:
     server.replies = lambda asked, number: reply
-    with pytest.raises(ItemError, match=message):
-        server.model()([square("red")], asks(1))
+    with pytest.raises(RequestRefused, match=message):
+        answered(server.model(), [square("red")], asks(1))
     assert len(server.seen) == 1
 
 
@@ -363,38 +385,10 @@ def test_newer_models_know_the_limit_by_another_name(server: Server) -> None:
 
 def test_items_that_fail_do_not_take_others_with_them(server: Server) -> None:
     server.replies = lambda asked, number: Reply(400, {"error": f"no {asked['seed']}"}) if asked["seed"] % 2 else None
-    images = [square(colour) for colour in ("red", "green", "blue", "white")]
-    model = server.model()
-    with pytest.raises(ItemError, match="400 no 101"):
-        model(images, asks(4))
+    answers = server.model()([square(colour) for colour in ("red", "green", "blue", "white")], asks(4))
+    assert [answer.text for answer in answers] == ["a red square", "", "a blue square", ""]
+    assert [str(answer.failure).rpartition(" ")[2] for answer in answers] == ["None", "101", "None", "103"]
     assert len(server.seen) == 4
-    # as the engine does after a batch has failed
-    results = []
-    for image, ask in zip(images, asks(4), strict=True):
-        try:
-            results.append(model([image], [ask])[0].text)
-        except ItemError as error:
-            results.append(str(error).rpartition(" ")[2])
-    assert results == ["a red square", "101", "a blue square", "103"]
-    assert len(server.seen) == 4  # nothing was asked twice
-
-    server.replies = lambda asked, number: None
-    assert model(images[1:2], asks(4)[1:2])[0].text == "a green square"  # given once; from then on it is asked again
-    assert len(server.seen) == 5
-
-
-def test_what_was_kept_is_of_the_same_picture_and_ask_only(server: Server) -> None:
-    server.replies = lambda asked, number: Reply(400, {"error": "no"}) if asked["seed"] == 101 else None
-    model = server.model()
-    with pytest.raises(ItemError, match="400 no"):
-        model([square("red"), square("green")], asks(2))
-    server.replies = lambda asked, number: None
-    assert model([square("blue")], asks(1))[0].text == "a blue square"
-    assert model([square("red")], [Ask("And now?", seed=100)])[0].text == "a red square"
-    assert len(server.seen) == 4
-    model.unload()
-    model([square("red")], asks(1))
-    assert len(server.seen) == 5
 
 
 def test_no_pictures_no_requests(server: Server) -> None:
@@ -408,7 +402,7 @@ def test_the_key_is_sent_and_told_to_no_one(server: Server, monkeypatch: pytest.
     said = f"{'z' * 290} {KEY} is wrong, and so is sk-test-*****cdef"
     server.replies = lambda asked, number: Reply(400, {"error": said})
     with pytest.raises(ItemError) as caught:
-        model([square("red")], asks(1))
+        answered(model, [square("red")], asks(1))
     assert server.seen[0].headers["Authorization"] == f"Bearer {KEY}"
     shown = f"{caught.value!r} {model.name} {model.version} {vars(model)} {pickle.dumps(model)!r}"
     assert "z *** is" in shown
@@ -451,7 +445,7 @@ def test_redirects_do_not_take_the_key_elsewhere(server: Server, monkeypatch: py
     try:
         server.replies = lambda asked, number: Reply(302, b"", {"Location": f"{elsewhere.url}/chat/completions"})
         with pytest.raises(ItemError, match="has moved to"):
-            server.model()([square("red")], asks(1))
+            answered(server.model(), [square("red")], asks(1))
         assert elsewhere.seen == []
     finally:
         elsewhere.close()
@@ -518,7 +512,7 @@ def test_a_server_without_a_list_is_taken_at_its_word(server: Server, reply: Rep
 
 def test_check_says_what_to_do(server: Server) -> None:
     server.models = Reply(401, {"error": {"message": "Incorrect API key"}})
-    with pytest.raises(ModelError, match="answered 401 Incorrect API key; set LIGHTMILL_OPENAI_KEY"):
+    with pytest.raises(ModelError, match="answered 401 Incorrect API key; no key was sent: set LIGHTMILL_OPENAI_KEY"):
         server.model().check("cpu")
     server.models = Reply(body=b"<html>", headers={"Content-Type": "text/html"})
     with pytest.raises(ModelError, match=r"broken: text/html.*; is the server running, and its URL right"):

@@ -4,6 +4,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
+from lightmill.errors import ModelError
+
 REGROW_AFTER = 8  # clean full batches before the next try at a larger one
 
 T = TypeVar("T")
@@ -65,8 +67,8 @@ def run_in_batches(
     """`work` over all items in batches that fit, one result an item, in order.
 
     Out of memory: leave the handler (its traceback keeps tensors alive), free, halve, retry the same items; at one
-    item ask `alone` (the CPU). Any other error of a batch: its items one by one; `failed` makes the result of each that
-    fails.
+    item ask `alone` (the CPU). ModelError goes on to the caller: no item is to blame, and none would do better. Any
+    other error of a batch: its items one by one; `failed` makes the result of each that fails.
     """
     results: list[Any] = []
     while len(results) < len(items):
@@ -122,5 +124,7 @@ def _attempt(work: Callable[[list[T]], list[Any]], chunk: list[T]) -> tuple[list
     """The results, or the error without its frames: those would keep the batch's tensors alive."""
     try:
         return work(chunk), None
+    except ModelError:
+        raise
     except Exception as error:  # noqa: BLE001 (told apart by the caller: out of memory, or an item that cannot be done)
         return [], error.with_traceback(None)

@@ -17,6 +17,8 @@ from typing import Protocol, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
+from lightmill.errors import ItemError
+
 Image: TypeAlias = NDArray[np.uint8]  # [H, W, 3] sRGB
 Mask: TypeAlias = NDArray[np.uint8]  # [H, W]
 Linear: TypeAlias = NDArray[np.float32]  # [H, W, 3] linear light
@@ -130,6 +132,7 @@ class Answer:
     tokens: int = 0  # generated, as the model counts them; 0 where it does not say
     cut_off: bool = False  # the limit came before the end
     tags: tuple[tuple[str, float], ...] = ()  # a tagger's, with their scores, best first
+    failure: ItemError | None = None  # why there is no answer about this picture, where others of the call have one
 
 
 class Captioner(Model, Protocol):

@@ -141,7 +141,7 @@ class Caption(Captioning):
             wording=self.wording,
             tagger=tags_by,
         )
-        size = max(self.batch, 2 * self.concurrency) if is_server(captioner.name) else self.batch
+        size = max(self.batch, 4 * self.concurrency) if is_server(captioner.name) else self.batch
         return [
             Each(ask, makes="asks", name="ask", seed=self.seed),
             Batch(describe, makes="told", name="describe", size=size),

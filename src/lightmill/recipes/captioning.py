@@ -84,6 +84,11 @@ class Told:
     ask: Ask
     tries: int
     problem: Problem | None
+    failure: ItemError | None = None  # there was no answer
+
+    @property
+    def is_caption(self) -> bool:
+        return not self.problem and not self.failure
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -230,7 +235,10 @@ class Describe:
         self._captioner.unload()
 
     def __call__(self, image: Sequence[Image], asks: Sequence[tuple[Ask, ...]]) -> list[tuple[Told, ...]]:
-        """Another try has another seed. What has failed to the end keeps its last problem."""
+        """Another try has another seed. What has failed to the end keeps its last problem.
+
+        What was not answered at all is not asked again: the captioner has done what can be done.
+        """
         open_asks = [(picture, ask) for picture, several in enumerate(asks) for ask in several]
         told: dict[tuple[int, Ask], Told] = {}
         captioner = self._captioner
@@ -246,6 +254,8 @@ class Describe:
         return [tuple(told[picture, ask] for ask in several) for picture, several in enumerate(asks)]
 
     def _judged(self, answer: Answer, ask: Ask, tries: int) -> Told:
+        if answer.failure:
+            return Told("", ask, tries, None, answer.failure)
         text = cleaned(answer.text, prompt=ask.prompt)
         what = problem(text, prompt=ask.prompt, cut_off=answer.cut_off, script=self._script)
         return Told(text, ask, tries, what)
@@ -269,7 +279,7 @@ class TagPictures:
 
 @dataclass(frozen=True, kw_only=True)
 class TakeCaptions:
-    """A stage: the answers as layers. Raises NoCaption where none of them is a caption."""
+    """A stage: the answers as layers. Where none of them is a caption, raises NoCaption, or what the captioner says."""
 
     layer: str  # caption, or tags for a tagger
     model: str
@@ -280,7 +290,7 @@ class TakeCaptions:
     def __call__(
         self, told: tuple[Told, ...], existing: tuple[Layer, ...], tagged: Answer | None, notes: Notes
     ) -> tuple[Layer, ...]:
-        good = [one for one in told if one.problem is None]
+        good = [one for one in told if one.is_caption]
         if told and not good:
             raise self._failure(told[0])
         layers = [self._layer(one) for one in good] if told else [self._existing(existing)]
@@ -300,7 +310,9 @@ class TakeCaptions:
         text = self.wording.of(of_field(existing, tags=False) or of_field(existing, tags=True))
         return Layer(CAPTION, text, {"model": "existing", "tokens": count_tokens(text)})
 
-    def _failure(self, told: Told) -> NoCaption:
+    def _failure(self, told: Told) -> ItemError:
+        if told.failure:
+            return told.failure
         assert told.problem, "only what failed comes here"
         tried = f" in all of {told.tries} tries" if told.tries > 1 else ""
         said = f": {told.text[:_SHOWN]!r}" if told.text else ""
