@@ -23,6 +23,10 @@ if TYPE_CHECKING:
     relight: Callable[..., RunResult]
     prepare: Callable[..., RunResult]
     caption: Callable[..., RunResult]
+    crop: Callable[..., RunResult]
+    negatives: Callable[..., Any]
+    identify: Callable[..., RunResult]
+    check: Callable[..., RunResult]
 
 
 def __getattr__(name: str) -> "Callable[..., Any]":

@@ -64,7 +64,9 @@ def _plain(text: str) -> str:
 
 def _app(chosen: str) -> App:
     """The commands; only the chosen one with its options, so that no other recipe is imported."""
-    app = App(name="lightmill", help=INTRODUCTION, version=__version__, version_flags=["--version"])
+    app = App(
+        name="lightmill", help=INTRODUCTION, help_format="plaintext", version=__version__, version_flags=["--version"]
+    )
     training = App(name="train", help=TRAINING, sort_key=2, group="Recipes")
     app.command(training)
     for name in RECIPES:

@@ -162,6 +162,16 @@ def test_a_fan_runs_its_stages_once_a_part_and_keeps_what_it_gathers(tmp_path):
     assert (tmp_path / "images/left/3.txt").read_bytes() == b"-3"
 
 
+def test_labels_may_be_numbers_where_parts_are_called_differently_in_every_item(tmp_path):
+    pipeline = Pipeline(
+        Each(lambda ref: {f"r{10 * ref + i}": b"x" for i in range(2)}, makes="files", name="make"),
+        Save(files=To("{name}_{part}.txt", "file {number}")),
+    )
+    _, ends, _ = execute(pipeline, tmp_path, 2)
+    assert ends["0.jpg"].outputs == {"file 00": ("0_r0.txt", 1), "file 01": ("0_r1.txt", 1)}
+    assert ends["1.jpg"].outputs == {"file 00": ("1_r10.txt", 1), "file 01": ("1_r11.txt", 1)}
+
+
 def test_names_of_files_are_never_read_as_templates(tmp_path):
     pipeline = Pipeline(Each(lambda ref: {"a": b"x"}, makes="files", name="make"), Save(files="{part}/{name}.txt"))
     events = []

@@ -14,6 +14,9 @@ from lightmill.cli import _app
 from lightmill.errors import ChangedConfig, UsageError
 from lightmill.recipes.base import Recipe, is_run_only, is_several, option_name
 from lightmill.recipes.caption import Caption
+from lightmill.recipes.check import Check
+from lightmill.recipes.crop import Crop
+from lightmill.recipes.identify import Identify
 from lightmill.recipes.join360 import Join360
 from lightmill.recipes.mask import Mask
 from lightmill.recipes.prepare import Prepare
@@ -157,7 +160,68 @@ OTHER_CAPTION: dict[str, Any] = OTHER_PREPARE | {
     "concept_by_folder": True,
     "per_shard": 3,
 }
-OTHERS = {"relight": OTHER | OTHER_RELIGHT, "prepare": OTHER | OTHER_PREPARE, "caption": OTHER | OTHER_CAPTION}
+OTHER_CROP: dict[str, Any] = {
+    "images": "/there/frames",
+    "path": "{frame:02d}.jpg",
+    "label": "label_id",
+    "group": "quarter,session",
+    "view": "angle",
+    "time": "frame",
+    "clean": "off",
+    "clean_limit": 3,
+    "expand": 1.5,
+    "store": "files",
+    "size": "64x64",
+    "background_per_frame": 2,
+    "partial_per_box": 2,
+    "share": "0.2,0.3",
+    "seed": 9,
+}
+OTHER_IDENTIFY: dict[str, Any] = {
+    "checkpoint": "org/embedder",
+    "gallery": "/there/more.arrow",
+    "images": "/there/frames",
+    "path": "{frame:02d}.jpg",
+    "label": "label_id",
+    "group": "quarter,session",
+    "view": "angle",
+    "time": "frame",
+    "crops": True,
+    "unknown": "-1",
+    "gallery_most": 3,
+    "threshold": 0.5,
+    "track": "off",
+    "max_gap": 2,
+    "appearance": 0.1,
+    "points": 2,
+    "nobodies": 3,
+}
+OTHER_NEGATIVES: dict[str, Any] = {
+    "images": "/there/frames",
+    "path": "{frame:02d}.jpg",
+    "label": "label_id",
+    "group": "quarter,session",
+    "view": "angle",
+    "time": "frame",
+    "clean": "off",
+    "clean_limit": 3,
+    "frame_size": "1920x1080",
+    "background_per_frame": 2,
+    "partial_per_box": 2,
+    "share": "0.2,0.3",
+    "expand": 1.5,
+    "seed": 9,
+}
+OTHER_CHECK: dict[str, Any] = {"classes": "sky,road", "ignore": "11,254", "group": "folder"}
+OTHERS = {
+    "relight": OTHER | OTHER_RELIGHT,
+    "prepare": OTHER | OTHER_PREPARE,
+    "caption": OTHER | OTHER_CAPTION,
+    "crop": OTHER | OTHER_CROP,
+    "negatives": OTHER | OTHER_NEGATIVES,
+    "identify": OTHER | OTHER_IDENTIFY,
+    "check": OTHER | OTHER_CHECK,
+}
 NEEDED: dict[str, dict[str, Any]] = {
     "split360": {"mask_prompt": "person"},
     "join360": {"rig": "ring8"},
@@ -165,6 +229,10 @@ NEEDED: dict[str, dict[str, Any]] = {
     "relight": {},
     "prepare": {},
     "caption": {},
+    "crop": {"store": "raw"},
+    "negatives": {},
+    "identify": {},
+    "check": {},
 }
 
 
@@ -351,6 +419,50 @@ CAPTION = PREPARE | {
     "concept_by_folder": st.booleans(),
     "per_shard": st.integers(1, 99999),
 }
+COLUMN = st.none() | st.sampled_from(["label_id", "größe", "a column"])
+CROP = COMMON | {
+    "images": st.none() | st.just("/there/frames"),
+    "path": st.sampled_from(["{image_path}", "{quarter}/{frame:02d}.jpg"]),
+    "label": COLUMN,
+    "group": st.sampled_from(["quarter,session", "quarter", ["quarter", "session"], []]),
+    "view": COLUMN,
+    "time": COLUMN,
+    "clean": st.sampled_from(["drop", "off"]),
+    "clean_limit": st.floats(1, 100),
+    "expand": st.floats(0.1, 10),
+    "store": st.sampled_from(["jpeg", "raw", "files"]),
+    "quality": st.integers(1, 100),
+    "size": st.none(),
+    "background_per_frame": st.integers(0, 1000),
+    "partial_per_box": st.integers(0, 100),
+    "share": st.tuples(st.floats(0.01, 0.5), st.floats(0.5, 1)) | st.sampled_from(["0.1,0.25", "0.3, 0.3"]),
+    "seed": st.integers(0, 2**40),
+}
+IDENTIFY = COMMON | {
+    "checkpoint": st.sampled_from(["org/embedder", ["org/embedder", "org/other"]]),
+    "gallery": st.sampled_from(["/there/crops.arrow", ["/there/crops.arrow", "/there/more"]]),
+    "images": st.none() | st.just("/there/frames"),
+    "path": st.sampled_from(["{image_path}", "{quarter}/{frame:02d}.jpg"]),
+    "label": COLUMN,
+    "group": st.sampled_from(["quarter,session", "quarter", ["quarter", "session"], []]),
+    "view": COLUMN,
+    "time": COLUMN,
+    "crops": st.booleans(),
+    "unknown": st.sampled_from(["", "-1"]),
+    "device": st.sampled_from(["auto", "cpu"]),
+    "gallery_most": st.integers(1, 999),
+    "threshold": st.none() | st.floats(-1, 1),
+    "track": st.sampled_from(["on", "off"]),
+    "max_gap": st.floats(0.1, 100),
+    "appearance": st.floats(0, 1),
+    "points": st.integers(1, 9),
+    "nobodies": st.integers(0, 9),
+}
+CHECK = COMMON | {
+    "classes": st.lists(st.sampled_from(["sky", "road, car"]), max_size=3),
+    "ignore": st.lists(st.integers(0, 255), max_size=3) | st.sampled_from(["", "11", "11, 254"]),
+    "group": st.none() | st.sampled_from(["folder", r"(seq\d+)_", "dish"]),
+}
 VALUES: dict[type[Recipe], dict[str, Any]] = {
     Split360: SPLIT,
     Join360: JOIN,
@@ -358,6 +470,9 @@ VALUES: dict[type[Recipe], dict[str, Any]] = {
     Relight: RELIGHT,
     Prepare: PREPARE,
     Caption: CAPTION,
+    Crop: CROP,
+    Identify: IDENTIFY,
+    Check: CHECK,
 }
 ASKED: dict[type[Recipe], str] = {
     Split360: "mask_model",
@@ -509,8 +624,10 @@ def test_options_with_several_values_take_commas_and_repetition_on_the_command_l
     for name in (name for name, field in fields.items() if is_several(field)):
         if name in ("points", "boxes"):  # the commas are within a value
             continue
-        choices: Any = get_args(get_args(fields[name].annotation)[0]) or ("person", "red bag")
-        wanted = [*choices][:3]
+        kind = get_args(fields[name].annotation)[0]
+        choices: Any = get_args(kind) or ((11, 254) if kind is int else ("person", "red bag"))
+        values = tuple(choices[:3])
+        wanted = [str(value) for value in values]
         spellings = (
             [option_name(name), ", ".join(wanted)],
             [word for choice in wanted for word in (option_name(name), choice)],
@@ -523,9 +640,10 @@ def test_options_with_several_values_take_commas_and_repetition_on_the_command_l
         more = [option_name(needed) + "=x" for needed in MORE.get(name, ())]
         places = ["in", *("ring8" for _ in recipe_class(recipe).positional), "out"]
         read = [understood(recipe, [*places, *words, *more]) for words in spellings]
-        assert [getattr(one, name) for one in read] == [tuple(wanted)] * 3
+        assert [getattr(one, name) for one in read] == [values] * 3
         assert read[0].config(Path("in")) == read[1].config(Path("in")) == read[2].config(Path("in"))
-        assert read[0].command(Path("in")) == read[1].command(Path("in")) == read[2].command(Path("in"))
+        if isinstance(read[0], Recipe):
+            assert read[0].command(Path("in")) == read[1].command(Path("in")) == read[2].command(Path("in"))
 
 
 MORE = {"mask_prompt": ["mask_model"], "prompt": ["model"], "score_prompt": ["score_model"]}

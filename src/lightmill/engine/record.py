@@ -179,6 +179,7 @@ class ReportData:
     sessions: list[Session] = field(default_factory=list)
     sheet: list[tuple[str, list[Preview]]] = field(default_factory=list)  # key, previews; the first is the input
     exports: list[str] = field(default_factory=list)  # files made from the whole run
+    sections: list[tuple[str, str]] = field(default_factory=list)  # title, HTML: what the recipe shows besides
     how_to_continue: str | None = None
 
     def count(self, *statuses: Status) -> int:

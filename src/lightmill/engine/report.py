@@ -2,7 +2,8 @@
 
 `render_html` shows all that is known, times included. `summary_json` has only what two equal runs have in common.
 Every function below returns a fragment of HTML, empty where there is nothing to say; `_text` is the only way for words
-that come from a user (keys, messages, options) into the page.
+that come from a user (keys, messages, options) into the page. What a recipe shows besides (`sections`) comes as HTML,
+in which it has escaped such words itself.
 """
 
 import json
@@ -73,6 +74,7 @@ def render_html(data: ReportData) -> str:
     sections = [
         _Section("speed", "Speed", _speed(data)),
         _Section("pictures", "Pictures", _sheet(data.sheet)),
+        *(_Section(f"more-{n}", _text(title), html) for n, (title, html) in enumerate(data.sections, 1)),
         _Section("failures", "Failures", _failures(data)),
         _Section("recovered", "Recovered", _reasons(data.recovered, data.count(Status.RECOVERED), "how")),
         _Section("filtered", "Filtered", _reasons(data.filtered, data.count(Status.FILTERED), "why")),

@@ -140,7 +140,9 @@ class Fan:
 class To:
     """Where a field is saved, relative to OUT.
 
-    Both texts may hold `{name}` (the item's output name, sub-folders kept) and, for a field that is a dict, `{part}`.
+    `path` may hold `{name}` (the item's output name, sub-folders kept); both, for a field that is a dict, `{part}`; and
+    `label` `{number}`, the place of the part: labels are columns of the manifest, and parts of many items may have as
+    many names.
     """
 
     path: str

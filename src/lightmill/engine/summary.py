@@ -34,6 +34,7 @@ def report_data(journal: Journal, sheet: int) -> ReportData:
         sheet=journal.previews(sheet),
         exports=journal.recall("exports") or [],
         outputs=journal.output_count(),
+        sections=[(title, html) for title, html in journal.recall("sections") or []],
         how_to_continue="the same command again goes on from here" if unfinished else None,
     )
 

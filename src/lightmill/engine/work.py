@@ -102,9 +102,10 @@ def files_of(field_name: str, to: To, work: Work) -> Iterator[tuple[str, str, by
     """(label, path, bytes) of what a field is saved as."""
     value = work.values[field_name]
     parts: Mapping[str, bytes] = value if isinstance(value, Mapping) else {"": value}
-    for part, data in parts.items():
+    for number, (part, data) in enumerate(parts.items()):
         path = fitted(to.path.replace("{part}", part).replace("{name}", work.item.name))
-        yield (to.label.replace("{part}", part) or part or field_name), path, data
+        label = to.label.replace("{part}", part).replace("{number}", f"{number:02d}")
+        yield (label or part or field_name), path, data
 
 
 def flat(stages: Iterable[Stage]) -> Iterator[Stage]:

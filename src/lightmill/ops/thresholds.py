@@ -162,7 +162,7 @@ def threshold_of(view: str, thresholds: Mapping[str, float]) -> float:
     >>> threshold_of("top", {"": 0.5, "side": 0.6})
     0.5
     """
-    return thresholds.get(view, thresholds[POOLED])
+    return thresholds[view] if view in thresholds else thresholds[POOLED]
 
 
 def _fewest_unknown(target: Target, fewest: int) -> float:

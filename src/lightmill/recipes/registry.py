@@ -16,6 +16,10 @@ RECIPES: dict[str, tuple[str, str]] = {  # name -> (module, class)
     "relight": ("lightmill.recipes.relight", "Relight"),
     "prepare": ("lightmill.recipes.prepare", "Prepare"),
     "caption": ("lightmill.recipes.caption", "Caption"),
+    "crop": ("lightmill.recipes.crop", "Crop"),
+    "negatives": ("lightmill.recipes.negatives", "Negatives"),
+    "identify": ("lightmill.recipes.identify", "Identify"),
+    "check": ("lightmill.recipes.check", "Check"),
 }
 
 SUMMARIES = {
@@ -25,6 +29,10 @@ SUMMARIES = {
     "relight": "Show portraits in other light: mask, albedo, shadows and highlights, and a table that says where.",
     "prepare": "Make pictures ready for trainers: upright, sRGB, fitted to sizes or buckets, no duplicates.",
     "caption": "Caption pictures for trainers: prepared pictures, captions, and the files that each trainer reads.",
+    "crop": "Cut the boxes of a table out of their frames, into one file that training reads from.",
+    "negatives": "Draw boxes that show nobody, beside and inside the players of a table of boxes.",
+    "identify": "Say who is in boxes: a label of a gallery or unknown, and never one label twice in a frame.",
+    "check": "Look at every picture and mask of a data set: what is broken, missing, mismatched or in two splits.",
 }
 
 

@@ -7,8 +7,8 @@ from lightmill.errors import InputError
 from lightmill.sources import files
 from lightmill.sources.folder import FolderSource, PictureSource
 from lightmill.sources.options import Pick, Sharpness, SourceOptions
-from lightmill.sources.table import Table, TableSource
-from lightmill.sources.table_out import RESULT_COLUMNS, Result, iterate_back, write_back
+from lightmill.sources.table import Table, TableSource, TextTable
+from lightmill.sources.table_out import RESULT_COLUMNS, Result, iterate_back, rows_back, write_back
 from lightmill.sources.zips import ZipLimit, ZipSource
 
 __all__ = [
@@ -21,10 +21,12 @@ __all__ = [
     "SourceOptions",
     "Table",
     "TableSource",
+    "TextTable",
     "ZipLimit",
     "ZipSource",
     "iterate_back",
     "open_source",
+    "rows_back",
     "write_back",
 ]
 

@@ -1,11 +1,12 @@
-"""A table with a column `image_path` as a source: CSV (any of `,` `;` and tab), or Parquet."""
+"""Tables as text, from CSV (any of `,` `;` and tab) or Parquet; and one with a column `image_path` as a source."""
 
 import codecs
 import csv
 import io
 import json
 import os
-from collections.abc import Iterator
+import sys
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import zip_longest
 from pathlib import Path
@@ -33,17 +34,28 @@ _END = "\0end"  # a row that no text table can hold: the reader gives it back on
 
 
 @dataclass(frozen=True, kw_only=True)
-class Table:
+class TextTable:
     """The user's rows as text, and how they were written. Blank lines are no rows; rows may be short or long."""
 
     columns: list[str]
     rows: list[list[str]]
-    keys: list[str]  # the item of each row; equal paths share one
-    paths: list[str]  # where each row's picture is, as the system knows it; empty where the row names none
     delimiter: str = ","
     newline: str = "\n"
     encoding: Encoding = "utf-8"
     bom: bool = False
+
+    def column(self, name: str) -> list[str]:
+        """What each row has in the first column of that name; empty where a row is too short for it."""
+        place = self.columns.index(name)
+        return [row[place] if place < len(row) else "" for row in self.rows]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Table(TextTable):
+    """A table whose rows name pictures."""
+
+    keys: list[str]  # the item of each row; equal paths share one
+    paths: list[str]  # where each row's picture is, as the system knows it; empty where the row names none
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,7 +104,7 @@ class TableSource:
         """
         if self._told != (home, place, number):
             self._told = (home, place, number)
-            cells = _cells(self.table.columns, self.table.rows)
+            cells = self.table.column(PATH_COLUMN)
             keys = _keys(cells, _Anchors.shared(self.place, home=home, place=place), number)
             self.table = replace(self.table, keys=keys)
             self._first = _first_rows(keys)
@@ -111,32 +123,52 @@ class TableSource:
 
 
 def read_csv(path: Path) -> Table:
-    """A CSV file, every cell as the text that it is. Raises InputError."""
+    """A CSV file that names pictures, every cell as the text that it is. Raises InputError."""
+    return _with_pictures(path, _text_of_csv(path, wanted=(PATH_COLUMN,)))
+
+
+def read_parquet(path: Path) -> Table:
+    """A Parquet file that names pictures, every cell as text: missing ones empty, nested as JSON. Raises InputError."""
+    return _with_pictures(path, _text_of_parquet(path))
+
+
+def read_text(path: Path, *, wanted: Sequence[str]) -> TextTable:
+    """A CSV or Parquet file by its suffix, every cell as text.
+
+    `wanted`: columns that it is expected to have; they tell which delimiter a CSV is written with. Whether they are
+    there is for the caller to see: `refuse_columns` says it in words. Raises InputError.
+    """
+    if files.suffix_of(path.name) == "parquet":
+        return _text_of_parquet(path)
+    return _text_of_csv(path, wanted=wanted)
+
+
+def refuse_columns(path: Path, table: TextTable, wanted: Sequence[str]) -> None:
+    """Raises InputError where one of the columns is not there exactly once, or there are no rows."""
+    name = files.shown(path)
+    for column in wanted:
+        if table.columns.count(column) != 1:
+            found = "two columns" if column in table.columns else "no column"
+            raise InputError(f"the table {name} has {found} {column}; it has: {', '.join(map(_quoted, table.columns))}")
+    if not table.rows:
+        raise InputError(f"the table {name} has a header and no rows")
+
+
+def _text_of_csv(path: Path, *, wanted: Sequence[str]) -> TextTable:
     text, encoding, bom = _decoded(path)
     if not text.strip():
-        raise InputError(f"the table {files.shown(path)} is empty; it needs a header with {PATH_COLUMN}, and rows")
-    delimiter = _delimiter(text)
+        raise InputError(f"the table {files.shown(path)} is empty; it needs a header with {','.join(wanted)}, and rows")
+    delimiter = _delimiter(text, wanted)
     previous = csv.field_size_limit(_LONGEST_CELL)
     try:
         rows, newline = _parsed(text, delimiter, path)
     finally:
         csv.field_size_limit(previous)
     columns = rows.pop(0)
-    keys, paths = _keyed(path, columns, rows)
-    return Table(
-        columns=columns,
-        rows=rows,
-        keys=keys,
-        paths=paths,
-        delimiter=delimiter,
-        newline=newline,
-        encoding=encoding,
-        bom=bom,
-    )
+    return TextTable(columns=columns, rows=rows, delimiter=delimiter, newline=newline, encoding=encoding, bom=bom)
 
 
-def read_parquet(path: Path) -> Table:
-    """A Parquet file, every cell as text: missing ones empty, nested ones as JSON. Raises InputError."""
+def _text_of_parquet(path: Path) -> TextTable:
     import polars
 
     try:
@@ -146,9 +178,16 @@ def read_parquet(path: Path) -> Table:
     except (polars.exceptions.PolarsError, OSError) as error:
         raise InputError(f"the table {files.shown(path)} is no Parquet file, or it is damaged") from error
     cells = [_as_text(frame[name]) for name in frame.columns]
-    rows = [list(row) for row in zip(*cells, strict=True)]
-    keys, paths = _keyed(path, frame.columns, rows)
-    return Table(columns=frame.columns, rows=rows, keys=keys, paths=paths)
+    return TextTable(columns=frame.columns, rows=[list(row) for row in zip(*cells, strict=True)])
+
+
+def _with_pictures(path: Path, text: TextTable) -> Table:
+    """The same with the key and the system's path of each row's picture."""
+    refuse_columns(path, text, (PATH_COLUMN,))
+    folder = os.path.abspath(path.parent)
+    cells = text.column(PATH_COLUMN)
+    paths = [os.path.join(folder, cell) if cell.strip() else "" for cell in cells]
+    return Table(**vars(text), keys=_keys(cells, _Anchors.alone(folder), 0), paths=paths)
 
 
 def _decoded(path: Path) -> tuple[str, Encoding, bool]:
@@ -169,12 +208,12 @@ def _decoded(path: Path) -> tuple[str, Encoding, bool]:
     return text, encoding, bool(mark)
 
 
-def _delimiter(text: str) -> str:
-    """The one that makes a column `image_path` of the header; else the one that makes most columns."""
+def _delimiter(text: str, wanted: Sequence[str]) -> str:
+    """The one that makes most of the wanted columns of the header; else the one that makes most columns."""
 
-    def fitness(delimiter: str) -> tuple[bool, int]:
+    def fitness(delimiter: str) -> tuple[int, int]:
         header = next(csv.reader(io.StringIO(start, newline=""), delimiter=delimiter), [])
-        return PATH_COLUMN in header, len(header)
+        return len(set(wanted).intersection(header)), len(header)
 
     start = text.lstrip("\r\n")[:100_000]  # the reader's own limit for a cell is above this
     return max(_DELIMITERS, key=fitness)
@@ -193,7 +232,7 @@ def _parsed(text: str, delimiter: str, path: Path) -> tuple[list[list[str]], str
             if not rows:
                 newline = "\r\n" if lines.last.endswith("\r\n") else "\n"
             if row:
-                rows.append(row)
+                rows.append([*map(sys.intern, row)])  # a table says the same again and again
     except csv.Error as error:
         raise InputError(f"the table {files.shown(path)} is no CSV at line {reader.line_num}: {error}") from error
     if rows.pop() != [_END]:
@@ -226,26 +265,6 @@ def _as_text(column: "polars.Series") -> list[str]:
 
 def _json(value: object) -> str:
     return value.decode("utf-8", "backslashreplace") if isinstance(value, bytes) else json.dumps(value, default=str)
-
-
-def _keyed(path: Path, columns: list[str], rows: list[list[str]]) -> tuple[list[str], list[str]]:
-    """The key and the system's path of each row's picture."""
-    name = files.shown(path)
-    if columns.count(PATH_COLUMN) != 1:
-        found = "two columns" if PATH_COLUMN in columns else "no column"
-        raise InputError(f"the table {name} has {found} {PATH_COLUMN}; it has: {', '.join(map(_quoted, columns))}")
-    if not rows:
-        raise InputError(f"the table {name} has a header and no rows")
-    folder = os.path.abspath(path.parent)
-    cells = _cells(columns, rows)
-    paths = [os.path.join(folder, cell) if cell.strip() else "" for cell in cells]
-    return _keys(cells, _Anchors.alone(folder), 0), paths
-
-
-def _cells(columns: list[str], rows: list[list[str]]) -> list[str]:
-    """What each row has for a path."""
-    place = columns.index(PATH_COLUMN)
-    return [row[place] if place < len(row) else "" for row in rows]
 
 
 def _first_rows(keys: list[str]) -> dict[str, int]:

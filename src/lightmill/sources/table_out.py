@@ -2,10 +2,11 @@
 
 import codecs
 import csv
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import islice
 from typing import TypeAlias
 
-from lightmill.sources.table import Encoding, Table
+from lightmill.sources.table import Encoding, Table, TextTable
 
 Result: TypeAlias = Sequence[str]  # output_image_path, status, error, and whatever columns there are besides
 
@@ -26,11 +27,20 @@ def write_back(table: Table, results: Mapping[str, Result], *, columns: Sequence
 def iterate_back(
     table: Table, results: Mapping[str, Result], *, columns: Sequence[str] = RESULT_COLUMNS
 ) -> Iterator[bytes]:
-    """The user's rows, columns, order and cells as they were, plus new columns: a CSV file's bytes, in pieces.
+    """The user's rows plus new columns, as `rows_back` writes them, from the result of each row's item.
 
     `results` maps an item's key to its cells, one for each of `columns`; the rows of an item that is not in it get
-    empty ones. Delimiter, encoding, byte order mark and line ends are those of the input (a table from Parquet becomes
-    CSV with `,` in UTF-8).
+    empty ones.
+    """
+    missing = ("",) * len(columns)
+    return rows_back(table, (results.get(key, missing) for key in table.keys), columns=columns)
+
+
+def rows_back(table: TextTable, results: Iterable[Result], *, columns: Sequence[str]) -> Iterator[bytes]:
+    """The user's rows, columns, order and cells as they were, plus new columns: a CSV file's bytes, in pieces.
+
+    `results`: for each row its cells, one for each of `columns`. Delimiter, encoding, byte order mark and line ends are
+    those of the input (a table from Parquet becomes CSV with `,` in UTF-8).
     A column of the user that has a new column's name stays; the new one is called `status_2` then, or `status_3`, ….
     Short rows are filled up. Cells beyond the header stay at the end of their row, after the new ones, so that every
     cell stands under its own header. Cells are quoted where CSV needs it.
@@ -38,15 +48,14 @@ def iterate_back(
     if table.bom:
         yield _BOMS[table.encoding]
     width = len(table.columns)
-    missing = ("",) * len(columns)
     lines = _Lines(table.newline)
     writer = csv.writer(lines, delimiter=table.delimiter, lineterminator="\r\n")
-    writer.writerow([*table.columns, *_free_names(columns, table.columns)])
-    for start in range(0, len(table.rows), _ROWS_AT_ONCE):
-        part = slice(start, start + _ROWS_AT_ONCE)
-        for row, key in zip(table.rows[part], table.keys[part], strict=True):
+    writer.writerow([*table.columns, *free_names(columns, table.columns)])
+    pairs = zip(table.rows, results, strict=True)
+    for _ in range(0, len(table.rows), _ROWS_AT_ONCE):
+        for row, cells in islice(pairs, _ROWS_AT_ONCE):
             padding = [""] * (width - len(row))
-            writer.writerow([*row[:width], *padding, *results.get(key, missing), *row[width:]])
+            writer.writerow([*row[:width], *padding, *cells, *row[width:]])
         yield lines.take().encode(table.encoding, "backslashreplace")
 
 
@@ -65,7 +74,8 @@ class _Lines:
         return "".join(lines)
 
 
-def _free_names(wanted: Sequence[str], taken: Sequence[str]) -> list[str]:
+def free_names(wanted: Sequence[str], taken: Sequence[str]) -> list[str]:
+    """The wanted names, with `_2`, `_3`, … behind those that are taken already."""
     names: list[str] = []
     for name in wanted:
         free, count = name, 1

@@ -1,0 +1,1 @@
+"""What training reads: packs of crops, folds without leaks, samplers, batches."""

@@ -1,0 +1,83 @@
+"""A backbone of transformers as the encoder of a student: its maps, and finer ones from convolutions of our own.
+
+Backbones with stages (ResNet, RegNet, ConvNeXt, MobileNet, Swin) give the last map of each size; those that see patches
+(ViT, DINOv2, DINOv3) give one map. What is finer than their finest comes from the pixels, by convolutions that halve.
+
+This module needs torch when it is imported; it is imported where a network is made.
+"""
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import torch  # noqa: TID253 (imported only where a network is made; classes of torch cannot be defined without it)
+from torch import nn  # noqa: TID253 (as above)
+
+from lightmill.errors import ModelError
+from lightmill.models.backbones import feature_map
+from lightmill.models.student_network import initialise
+
+_FINE = 16, 32, 64  # features at 1/2, 1/4 and 1/8 of the picture, where the backbone has none
+
+
+class BackboneEncoder(nn.Module):
+    """Maps of a picture, finest first; the finest is at 1/2, or whatever is finer in the backbone.
+
+    The backbone's weights stay as they are; those of the added convolutions are random. Raises ModelError for a
+    backbone that gives no maps.
+    """
+
+    def __init__(self, backbone: nn.Module) -> None:
+        super().__init__()
+        self.backbone = backbone
+        patch = _patch(backbone)
+        strides, theirs = _probed(backbone, side_px=4 * (patch or 32))
+        fine = [2**level for level in range(1, len(_FINE) + 1) if 1.5 * 2**level <= strides[0]]
+        self.step = math.lcm(patch, *fine) if patch else 32
+        ours = _FINE[: len(fine)]
+        self.channels = (*ours, *theirs)
+        self.fine = nn.ModuleList(
+            nn.Sequential(
+                nn.Conv2d(before, after, 3, stride=2, padding=1, bias=False), nn.BatchNorm2d(after), nn.ReLU(True)
+            )
+            for before, after in zip((3, *ours), ours, strict=False)
+        )
+        initialise(self.fine)
+
+    def forward(self, pixels: torch.Tensor) -> list[torch.Tensor]:
+        maps = []
+        found = pixels
+        for halve in self.fine:
+            found = halve(found)
+            maps.append(found)
+        return maps + _pyramid(self.backbone, pixels)
+
+
+def _pyramid(backbone: nn.Module, pixels: torch.Tensor) -> list[torch.Tensor]:
+    """Of each size of map that a backbone gives, the last one, finest first."""
+    if _patch(backbone):
+        return [feature_map(backbone, pixels)]
+    found: Any = backbone(pixel_values=pixels, output_hidden_states=True)
+    maps: Sequence[torch.Tensor] = getattr(found, "reshaped_hidden_states", None) or found.hidden_states or ()
+    last = {tuple(each.shape[-2:]): each for each in maps if each.ndim == 4 and each.shape[-1] < pixels.shape[-1]}
+    return list(last.values())
+
+
+def _patch(backbone: nn.Module) -> int:
+    """Height and width of the patches that it sees, px; 0 for one that gives maps of several sizes."""
+    config: Any = backbone.config
+    return (
+        int(config.patch_size) if config.model_type in ("dinov2", "dinov2_with_registers", "dinov3_vit", "vit") else 0
+    )
+
+
+def _probed(backbone: nn.Module, *, side_px: int) -> tuple[list[float], tuple[int, ...]]:
+    """Pixels from place to place, and features, of each map: a grey picture goes through once."""
+    learns = backbone.training
+    with torch.no_grad():
+        maps = _pyramid(backbone.eval(), torch.zeros(1, 3, side_px, side_px))
+    backbone.train(learns)
+    if not maps:
+        kind: Any = backbone.config
+        raise ModelError(f"a model of type {kind.model_type} gives no maps that a decoder could go on from")
+    return [side_px / each.shape[-1] for each in maps], tuple(each.shape[1] for each in maps)
