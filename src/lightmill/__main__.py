@@ -11,6 +11,7 @@ def main() -> NoReturn:
     """Run the command line and end the process; a Ctrl-C while it starts ends without a traceback."""
     # the engine owns the threads: those that numpy's linear algebra would start only spin beside them
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # likewise torch's: beside readers they wait, they do not spin
     os.environ.setdefault("PYDANTIC_DISABLE_PLUGINS", "__all__")  # looking for them costs 20 ms of every start
     gc.disable()  # imports make many objects and no garbage; the command line enables it again
     try:

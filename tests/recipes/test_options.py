@@ -212,7 +212,13 @@ OTHER_NEGATIVES: dict[str, Any] = {
     "expand": 1.5,
     "seed": 9,
 }
-OTHER_CHECK: dict[str, Any] = {"classes": "sky,road", "ignore": "11,254", "group": "folder"}
+OTHER_CHECK: dict[str, Any] = {
+    "classes": "sky,road",
+    "ignore": "11,254",
+    "binary": True,
+    "boxes_as_masks": True,
+    "group": "folder",
+}
 OTHERS = {
     "relight": OTHER | OTHER_RELIGHT,
     "prepare": OTHER | OTHER_PREPARE,
@@ -461,6 +467,8 @@ IDENTIFY = COMMON | {
 CHECK = COMMON | {
     "classes": st.lists(st.sampled_from(["sky", "road, car"]), max_size=3),
     "ignore": st.lists(st.integers(0, 255), max_size=3) | st.sampled_from(["", "11", "11, 254"]),
+    "binary": st.booleans(),
+    "boxes_as_masks": st.booleans(),
     "group": st.none() | st.sampled_from(["folder", r"(seq\d+)_", "dish"]),
 }
 VALUES: dict[type[Recipe], dict[str, Any]] = {

@@ -7,7 +7,9 @@ worker writes into a place that was used before, and sends its number. Nothing i
 
 import itertools
 import math
+import os
 import weakref
+from contextlib import suppress
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
@@ -38,6 +40,15 @@ class SharedBlocks:
             shared.share_memory_()  # type: ignore[no-untyped-call] # torch leaves this one without types
         self.number = next(_numbers)
         _open[self.number] = self
+
+    @classmethod
+    def if_room(cls, *, workers: int, each: int, length: int) -> "SharedBlocks | None":
+        """None where shared memory has too little room, as in containers that were given 64 MB of it."""
+        with suppress(OSError):  # where there is no such folder, shared memory is elsewhere
+            found = os.statvfs("/dev/shm")
+            if workers * each * length > found.f_bavail * found.f_frsize / 2:
+                return None
+        return cls(workers=workers, each=each, length=length)
 
     def take(self, worker: int, shape: tuple[int, ...]) -> "Place | None":
         """In a worker: a free place for a batch of this shape; None where there is none, or it is too large."""

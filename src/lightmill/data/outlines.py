@@ -32,12 +32,13 @@ class _Shape(NamedTuple):
     area: float
     value: int
     paint: Callable[[Map, int], None]
+    below: bool = False  # all others
 
 
 def _painted(shapes: Sequence[_Shape], size_hw: SizeHW) -> Map:
-    """The largest first, so that small things stay; equals in their order; what is ignored lies below all."""
+    """The largest first, so that small things stay; equals in their order."""
     out = np.zeros(size_hw, np.uint8)
-    for shape in sorted(shapes, key=lambda one: (one.value != IGNORE, -one.area)):
+    for shape in sorted(shapes, key=lambda one: (not one.below, -one.area)):
         shape.paint(out, shape.value)
     return out
 
@@ -60,7 +61,9 @@ def open_yolo(index: Index, *, classes: Sequence[str] | None, ignore: Sequence[i
     found = tuple(classes) if classes else _yolo_names(index.root)
     if not found:
         raise UsageError("YOLO's labels number their classes; name them with --classes, or put data.yaml beside them")
-    return YoloFiles(index.masks, _with_background(found), tuple(ignore), boxes)
+    names = _with_background(found)
+    values = [IGNORE if number in ignore else names.index(name) for number, name in enumerate(found)]
+    return YoloFiles(index.masks, names, tuple(values), boxes)
 
 
 @dataclass(frozen=True, eq=False)
@@ -69,12 +72,12 @@ class YoloFiles:
 
     files: Files
     names: tuple[str, ...]
-    ignore: tuple[int, ...]
+    values: tuple[int, ...]  # the class of each number
     boxes: bool
 
     @property
     def rules(self) -> str:
-        return f"yolo {len(self.names)} {self.ignore} {self.boxes}"
+        return f"yolo {self.values} {self.boxes}"
 
     def key(self, row: int) -> bytes:
         return b"%s\0%d\0%d" % (self.files.name(row).encode(), *self.files.stamp(row))
@@ -93,11 +96,11 @@ class YoloFiles:
 
     def _shape(self, words: Sequence[str], size_hw: SizeHW) -> _Shape:
         number, *shares = map(float, words)
-        if number != int(number) or not 0 <= number < len(self.names) - 1:
-            raise ValueError(f"class {words[0]} is none of the {len(self.names) - 1} (0 to {len(self.names) - 2})")
+        if number not in range(len(self.values)):
+            raise ValueError(f"class {words[0]} is none of the {len(self.values)} (0 to {len(self.values) - 1})")
         points = self._corners(np.array(shares)) * size_hw[::-1]
-        value = IGNORE if int(number) in self.ignore else int(number) + 1
-        return _Shape(polygon_area(points), value, lambda out, value: paint_polygon(out, points, value))
+        area, paint = _polygons([points])
+        return _Shape(area, self.values[int(number)], paint)
 
     def _corners(self, shares: NDArray[np.float64]) -> NDArray[np.float64]:
         """[N, 2] shares of the picture."""
@@ -162,7 +165,7 @@ def open_coco(index: Index, *, classes: Sequence[str] | None, ignore: Sequence[i
     categories = _categories([found for *_, found in jsons])
     values = _values_of(categories, classes, ignore)
     names = _with_background([categories[number] for number, value in sorted(values.items(), key=lambda one: one[1])
-                              if value != IGNORE])  # fmt: skip
+                              if value not in (0, IGNORE)])  # fmt: skip
     texts = [b""] * len(index)
     for _, rows, found in jsons:
         for row, text in _by_row(found, rows).items():
@@ -177,7 +180,7 @@ class CocoFiles:
 
     files: Files
     names: tuple[str, ...]
-    values: Mapping[int, int]  # id of a category -> its class; those that are missing are background
+    values: Mapping[int, int]  # id of a category -> its class; of those that nobody asked for 0, which is painted too
     boxes: bool
     texts: NDArray[np.uint8]
     ends: NDArray[np.int64]  # [N] of each row's text
@@ -196,7 +199,7 @@ class CocoFiles:
         try:
             found = json.loads(self._text(row))
             self._check_size(found, size_hw)
-            shapes = [shape for one in found["annotations"] if (shape := self._shape(one, size_hw))]
+            shapes = [self._shape(one, size_hw) for one in found["annotations"]]
             return Labelled(_painted(shapes, size_hw), as_listed=True)
         except (ValueError, TypeError, KeyError) as error:
             reason = f"it has no {error}" if isinstance(error, KeyError) else error
@@ -211,11 +214,10 @@ class CocoFiles:
         if None not in said and said != size_hw:
             raise ValueError(f"they are for {said[1]}x{said[0]} px, the picture is {size_hw[1]}x{size_hw[0]}")
 
-    def _shape(self, one: Mapping[str, Any], size_hw: SizeHW) -> _Shape | None:
-        """None for a category that nobody asked for."""
+    def _shape(self, one: Mapping[str, Any], size_hw: SizeHW) -> _Shape:
         value = self.values.get(one["category_id"])
         if value is None:
-            return None
+            raise ValueError(f"one is of category {one['category_id']}, which the JSON does not list")
         outline = one.get("segmentation")
         if isinstance(outline, Mapping):
             area, paint = _runs(outline, size_hw)
@@ -225,7 +227,8 @@ class CocoFiles:
             area, paint = _polygons([box_corners(*map(float, one["bbox"]))])
         else:
             raise ValueError("one has a box, and no outline; boxes become masks with --boxes-as-masks")
-        return _Shape(area, IGNORE if one.get("iscrowd") else value, paint)
+        is_crowd = bool(one.get("iscrowd"))
+        return _Shape(area, IGNORE if is_crowd else value, paint, below=is_crowd)
 
 
 def _runs(outline: Mapping[str, Any], size_hw: SizeHW) -> tuple[float, Callable[[Map, int], None]]:
@@ -281,10 +284,10 @@ def _values_of(categories: Mapping[int, str], classes: Sequence[str] | None, ign
     wanted = [name for name in classes or () if name != BACKGROUND]
     if unknown_names := [name for name in wanted if name not in categories.values()]:
         raise UsageError(f"--classes {unknown_names[0]}: there is no such category; there are {_listed(categories)}")
-    left = {number: name for number, name in categories.items() if number not in ignore}
+    left = {number: name for number, name in categories.items() if number not in ignore and name != BACKGROUND}
     order = wanted or list(dict.fromkeys(left.values()))  # two ids of one name are one class
     chosen = {number: order.index(name) + 1 for number, name in left.items() if name in order}
-    return chosen | dict.fromkeys(ignore, IGNORE)
+    return dict.fromkeys(categories, 0) | chosen | dict.fromkeys(ignore, IGNORE)
 
 
 def _listed(categories: Mapping[int, str]) -> str:

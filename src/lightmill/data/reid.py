@@ -62,7 +62,7 @@ class ReidData(LightningDataModule):  # type: ignore[misc]  # lightning is untyp
         within: str | Sequence[str] | None = None,
         views: Sequence[str] | None = None,
         jitter: Jitter | None = None,
-        batch_size: int = 256,
+        batch_size: int = 128,
         workers: int = 2,
         prefetch: int = 2,
         start: Start | None = None,
@@ -144,7 +144,8 @@ class ReidData(LightningDataModule):  # type: ignore[misc]  # lightning is untyp
             return options
         height, width = self.train_set.size_hw
         # beside those that are ready: one that is looked at, and one that comes next
-        blocks = SharedBlocks(workers=self.workers, each=self.prefetch + 2, length=crops * height * width * 3)
+        length = crops * height * width * 3
+        blocks = SharedBlocks.if_room(workers=self.workers, each=self.prefetch + 2, length=length)
         return options | {
             "persistent_workers": True,
             "prefetch_factor": self.prefetch,

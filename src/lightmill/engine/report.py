@@ -85,7 +85,7 @@ def render_html(data: ReportData) -> str:
     ]
     present = [section for section in sections if section.body]
     body = "\n".join([_head(data), _navigation(present), *(section.html for section in present), _foot(data)])
-    return _page(title=f"{_headline(data)} · lightmill {data.recipe}", body=body)
+    return page(title=f"{_headline(data)} · lightmill {data.recipe}", body=body)
 
 
 # --- the frame -------------------------------------------------------------------------------------------------------
@@ -105,7 +105,8 @@ class _Section:
         return f'<section id="{self.anchor}"><h2>{self.title}</h2>\n{self.body}\n</section>'
 
 
-def _page(*, title: str, body: str) -> str:
+def page(*, title: str, body: str) -> str:
+    """A whole page in the look of reports. `body` is HTML, in which words of a user are escaped already."""
     return (
         '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
         '<meta name="viewport" content="width=device-width, initial-scale=1">\n'

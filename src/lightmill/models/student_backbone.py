@@ -14,7 +14,7 @@ import torch  # noqa: TID253 (imported only where a network is made; classes of 
 from torch import nn  # noqa: TID253 (as above)
 
 from lightmill.errors import ModelError
-from lightmill.models.backbones import feature_map
+from lightmill.models.backbones import TRANSFORMER, feature_map
 from lightmill.models.student_network import initialise
 
 _FINE = 16, 32, 64  # features at 1/2, 1/4 and 1/8 of the picture, where the backbone has none
@@ -66,9 +66,7 @@ def _pyramid(backbone: nn.Module, pixels: torch.Tensor) -> list[torch.Tensor]:
 def _patch(backbone: nn.Module) -> int:
     """Height and width of the patches that it sees, px; 0 for one that gives maps of several sizes."""
     config: Any = backbone.config
-    return (
-        int(config.patch_size) if config.model_type in ("dinov2", "dinov2_with_registers", "dinov3_vit", "vit") else 0
-    )
+    return int(getattr(config, "patch_size", 0)) if config.model_type in TRANSFORMER else 0
 
 
 def _probed(backbone: nn.Module, *, side_px: int) -> tuple[list[float], tuple[int, ...]]:

@@ -9,7 +9,7 @@ import torch  # noqa: TID253 (imported only where a training begins; classes of 
 from torch import nn  # noqa: TID253 (as above)
 from torch.nn import functional as F  # noqa: N812, TID253 (as above; the name that torch's documents give it)
 
-from lightmill.models.student_network import Outputs, StudentNetwork
+from lightmill.models.student_network import Outputs, StudentNetwork, initialise_linear
 
 _DEEP = 2  # of the decoder's maps, these many coarse ones: the finer ones are looked at by the network's own head
 
@@ -25,10 +25,10 @@ class DeepHeads(nn.Module):
         super().__init__()
         channels = network.decoder.channels[:-1][:_DEEP]
         classes = network.head.out_channels
-        self.heads = nn.ModuleList(nn.Conv2d(width, classes, 1) for width in channels)
-        for head in self.heads:
-            nn.init.normal_(head.weight, std=0.01)  # type: ignore[arg-type]  # a Conv2d
-            nn.init.zeros_(head.bias)  # type: ignore[arg-type]  # likewise
+        heads = [nn.Conv2d(width, classes, 1) for width in channels]
+        for head in heads:
+            initialise_linear(head)
+        self.heads = nn.ModuleList(heads)
 
     def forward(self, outputs: Outputs) -> list[torch.Tensor]:
         return [head(decoded) for head, decoded in zip(self.heads, outputs.decoded, strict=False)]
@@ -43,8 +43,7 @@ class FeatureProjection(nn.Module):
     def __init__(self, network: StudentNetwork, *, channels: int) -> None:
         super().__init__()
         self.project = nn.Conv2d(network.decoder.channels[0], channels, 1)
-        nn.init.kaiming_normal_(self.project.weight, nonlinearity="linear")
-        nn.init.zeros_(self.project.bias)  # type: ignore[arg-type]  # there is one
+        initialise_linear(self.project)
 
     def forward(self, outputs: Outputs, *, size_hw: tuple[int, int]) -> torch.Tensor:
         features: torch.Tensor = self.project(outputs.decoded[0])

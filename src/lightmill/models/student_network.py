@@ -31,9 +31,9 @@ class Widths(NamedTuple):
 
 
 SIZES: dict[Size, Widths] = {  # weights with 11 classes: 0.33, 1.06, 3.3 and 7.6 million
-    "nano": Widths((16, 24, 40, 64, 72), (1, 1, 1, 1), (16, 24, 32, 40)),
-    "tiny": Widths((16, 32, 64, 96, 160), (1, 1, 1, 1), (16, 32, 48, 64)),
-    "small": Widths((24, 48, 96, 160, 256), (1, 2, 2, 1), (24, 48, 64, 96)),
+    "nano": Widths((16, 24, 40, 64, 72), (1, 1, 1, 1), (24, 32, 40, 40)),
+    "tiny": Widths((16, 32, 64, 96, 160), (1, 1, 1, 1), (24, 32, 48, 64)),
+    "small": Widths((24, 48, 96, 160, 256), (1, 2, 2, 1), (32, 48, 64, 96)),
     "base": Widths((32, 64, 128, 256, 384), (2, 2, 2, 1), (32, 64, 96, 128)),
 }
 
@@ -80,8 +80,7 @@ class StudentNetwork(nn.Module):
         self.dropout = nn.Dropout2d(dropout)
         self.head = nn.Conv2d(self.decoder.channels[-1], classes, 1)
         initialise(self.decoder)
-        nn.init.normal_(self.head.weight, std=0.01)  # so that all classes are about as likely at first
-        nn.init.zeros_(cast(nn.Parameter, self.head.bias))
+        initialise_linear(self.head)
 
     def forward(self, pixels: torch.Tensor) -> torch.Tensor:
         return self.outputs(pixels).logits
@@ -180,15 +179,23 @@ def probabilities(logits: torch.Tensor) -> torch.Tensor:
 
 
 def initialise(module: nn.Module) -> None:
-    """Convolutions by the number of weights that feed a place, for ReLU (He et al., 2015); residual branches start
-    as nothing (Goyal et al., 2017), so a deep network starts as a shallow one."""
+    """Convolutions that ReLU follows, by the number of weights that feed a place (He et al., 2015)."""
     for part in module.modules():
         if isinstance(part, nn.Conv2d):
             nn.init.kaiming_normal_(part.weight, mode="fan_in", nonlinearity="relu")
             if part.bias is not None:
                 nn.init.zeros_(part.bias)
-        elif isinstance(part, _Residual):
-            nn.init.zeros_(part.norm.weight)
+
+
+def initialise_linear(convolution: nn.Conv2d) -> None:
+    """One that nothing follows, so that what it gives varies by about 1.
+
+    Not by a hundredth of that, as is often done: AdamW moves a weight by the learning rate a step, so a short training
+    would be over before the logits are large enough to be certain.
+    """
+    nn.init.kaiming_normal_(convolution.weight, mode="fan_in", nonlinearity="linear")
+    if convolution.bias is not None:
+        nn.init.zeros_(convolution.bias)
 
 
 def exact(values: torch.Tensor) -> torch.Tensor:

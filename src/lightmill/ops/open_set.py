@@ -206,6 +206,24 @@ def auroc(genuine: ArrayLike, impostor: ArrayLike) -> float:
     return _ratio(int(below + not_above), 2 * same.size * other.size)
 
 
+def oscr(scores: ArrayLike, *, predicted: Labels, truth: Labels) -> float:
+    """The area below the curve of correct identification over false positives: the open-set classification rate.
+
+    Dhamija et al. 2018: the chance that somebody known, drawn at random, is named rightly and scores higher than
+    somebody unknown, drawn likewise; ties count half. NaN where either side is missing.
+
+    >>> oscr([0.9, 0.8, 0.3], predicted=["a", "b", "a"], truth=["a", "a", ""])
+    0.5
+    """
+    judged = Judged.of(scores, predicted=predicted, truth=truth)
+    if not judged.known.any() or judged.known.all():
+        return float("nan")
+    if not judged.right.any():
+        return 0.0
+    share = float(judged.right.sum() / judged.known.sum())
+    return share * auroc(judged.scores[judged.right], judged.scores[~judged.known])
+
+
 def allowed(rate: float, *, count: int) -> int:
     """How many of `count` may pass where at most the share `rate` may. Raises ValueError outside 0 to 1.
 

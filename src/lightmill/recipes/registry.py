@@ -18,6 +18,7 @@ RECIPES: dict[str, tuple[str, str]] = {  # name -> (module, class)
     "caption": ("lightmill.recipes.caption", "Caption"),
     "crop": ("lightmill.recipes.crop", "Crop"),
     "negatives": ("lightmill.recipes.negatives", "Negatives"),
+    "train reid": ("lightmill.recipes.train_reid", "TrainReid"),
     "identify": ("lightmill.recipes.identify", "Identify"),
     "check": ("lightmill.recipes.check", "Check"),
 }
@@ -31,6 +32,7 @@ SUMMARIES = {
     "caption": "Caption pictures for trainers: prepared pictures, captions, and the files that each trainer reads.",
     "crop": "Cut the boxes of a table out of their frames, into one file that training reads from.",
     "negatives": "Draw boxes that show nobody, beside and inside the players of a table of boxes.",
+    "train reid": "Train an embedder that tells players apart and knows when it sees nobody it knows.",
     "identify": "Say who is in boxes: a label of a gallery or unknown, and never one label twice in a frame.",
     "check": "Look at every picture and mask of a data set: what is broken, missing, mismatched or in two splits.",
 }

@@ -1,0 +1,340 @@
+"""`lightmill train reid`: a pack of crops in, an embedder with its thresholds out."""
+
+import json
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import AfterValidator, BeforeValidator, Field, field_validator
+
+from lightmill.data.augment import Augment
+from lightmill.data.fold_file import save_folds
+from lightmill.data.folds import Fold, open_set_folds
+from lightmill.data.leaks import check_leaks, refuse_leaks
+from lightmill.data.pack import CropPack
+from lightmill.engine.lock import RunLock
+from lightmill.engine.outputs import Outputs
+from lightmill.engine.progress import Progress, open_progress
+from lightmill.engine.run import STATE_FOLDER
+from lightmill.engine.wording import count_of, duration
+from lightmill.errors import ItemError, UsageError
+from lightmill.ops.thresholds import Chosen, parse_target
+from lightmill.recipes.base import Options, SizeOption, listed, repeated, run_only
+from lightmill.recipes.devices import chosen_device
+from lightmill.recipes.reid_judge import QUICK_GALLERY, QUICK_HELD, Answers, Judge, choose, rate_of
+from lightmill.recipes.reid_report import ReidReport
+from lightmill.train.batches import ReidBatches
+from lightmill.train.options import ReidOptions, ReidSettings
+from lightmill.types import Size
+
+if TYPE_CHECKING:
+    import polars as pl
+
+    from lightmill.data.reid import ReidData
+    from lightmill.train.reid import Trained
+
+_UNITS = {"s": 1.0, "m": 60.0, "h": 3600.0}
+_AT_ONCE = 256  # crops that are in memory at once
+_TOGETHER = 64  # … and go through the network together
+
+
+def seconds_of(text: str) -> float:
+    """A length of time. Raises ValueError.
+
+    >>> seconds_of("10m"), seconds_of("90"), seconds_of("1.5h")
+    (600.0, 90.0, 5400.0)
+    """
+    unit = _UNITS.get(text[-1:])
+    try:
+        found = float(text[:-1] if unit else text) * (unit or 1.0)
+    except ValueError:
+        found = 0.0
+    if not 0 < found < float("inf"):
+        raise ValueError(f"a length of time is written 90s, 10m or 2h, got {text!r}")
+    return found
+
+
+def _checked_target(text: str) -> str:
+    try:
+        parse_target(text)
+    except UsageError as error:
+        raise ValueError(str(error)) from None
+    return text
+
+
+Duration = Annotated[
+    float | None, BeforeValidator(lambda value: seconds_of(value) if isinstance(value, str) else value)
+]
+TargetOption = Annotated[str, AfterValidator(_checked_target)]
+
+
+class TrainReid(ReidSettings, Options):
+    """Train an embedder that tells players apart, and knows when it sees nobody it knows.
+
+    PACK is what `lightmill crop` made. Groups of it are held out, and some players with them; the best epoch on these
+    is OUT/best, with a threshold for every view: what `lightmill identify --checkpoint OUT/best` takes.
+    """
+
+    name: ClassVar[str] = "train reid"
+    input_name: ClassVar[str] = "pack"
+    input_help: ClassVar[str] = "A crops.arrow of `lightmill crop`, or the folder that holds it."
+
+    size: SizeOption = Field(Size(128, 256), description="WIDTHxHEIGHT that crops are brought to.")
+    mirror: float = Field(0.0, ge=0, le=1, description="Share of crops that are mirrored: not where numbers matter.")
+    augment: float = Field(1.0, ge=0, le=1, description="How much crops are varied: 0 not at all, 1 as a rule.")
+    identities: int = Field(16, ge=2, description="Players in a batch …")
+    samples: int = Field(4, ge=2, description="… crops of each, of several views where there are …")
+    negatives: int = Field(8, ge=0, description="… and crops of nobody, where the pack has such.")
+    within: str | None = Field(None, description="A column, such as group, that the players of a batch have in common.")
+    views: tuple[str, ...] = repeated(
+        description="Train on players seen in all of these at once: with --consistency-weight, for side,top."
+    )
+    folds: int = Field(5, ge=2, description="In how many parts the groups are dealt …")
+    fold: int = Field(0, ge=0, description="… and which of them is held out, from 0.")
+    unknown: int = Field(4, ge=0, description="Players that the training never sees, to be refused later.")
+    hold: tuple[str, ...] = repeated(
+        description="Columns of the pack whose values are held out together, as in quarter (default: each group)."
+    )
+    block: int | None = Field(None, ge=1, description="Hold out blocks of so many instants instead of groups …")
+    gap: float | None = Field(None, gt=0, description="… so far, in units of time, from what is trained on.")
+    target: TargetOption = Field(
+        "fpir=0.01", description="What thresholds meet: fpir=RATE, f1, or cost=MISS,FALSE,WRONG."
+    )
+    allow_leaks: bool = Field(False, description="Train although held-out crops are, or nearly are, trained on.")
+    max_time: Duration = run_only(None, description="Stop after this long, as in 10m; the rate comes down by then.")
+    readers: int = run_only(2, ge=0, description="Processes that read crops; 0: none beside this one.")
+    device: Literal["auto", "cpu", "cuda"] = run_only("auto", description="auto: CUDA where there is one.")
+
+    _lists = listed("views", "hold")
+
+    @field_validator("max_time")
+    @classmethod
+    def _positive(cls, value: float | None) -> float | None:
+        if value is not None and value <= 0:
+            raise ValueError("a length of time is above 0")
+        return value
+
+    def run(self, input: Path | str, out: Path | str) -> "Ended":
+        """Train, or go on. Raises InputError, UsageError, ModelError, MissingExtra, OutputError, ChangedConfig."""
+        from lightmill.train.reid import fit
+
+        began, out = time.monotonic(), Path(out)
+        pack = CropPack.open(Path(input))
+        table = pack.table
+        fold = self._fold(table)
+        if not self.allow_leaks:
+            refuse_leaks(check_leaks(fold, table, pack=pack, threads=self.threads or 1), fold)
+        quick = Judge.of(table, fold, most=QUICK_GALLERY, held=QUICK_HELD)
+        with RunLock(out / STATE_FOLDER):
+            save_folds(out / "folds.parquet", [fold], table)
+            progress = open_progress(self.progress)
+            data = self._data(pack, fold, quick)
+            told = _Telling(progress, data, epochs=self.epochs, max_time_s=self.max_time)
+            try:
+                trained = fit(
+                    self._options(pack),
+                    self._batches(data, quick),
+                    out,
+                    fresh=self.fresh,
+                    on_epoch=told.epoch,
+                    on_step=told.step,
+                )
+            except KeyboardInterrupt:
+                return Ended(
+                    exit_code=130, summary=f"interrupted: the same command goes on with {out}", remarks=(*fold.remarks,)
+                )
+            progress.say("choosing thresholds on held-out groups")
+            return self._judged(pack, fold, Judge.of(table, fold), trained, out, began=began)
+
+    # --- parts -------------------------------------------------------------------------------------------------------
+
+    def _fold(self, table: "pl.DataFrame") -> Fold:
+        if self.fold >= self.folds:
+            raise UsageError(f"--fold {self.fold}: of {self.folds} folds the last is {self.folds - 1}")
+        made = open_set_folds(
+            table,
+            folds=self.folds,
+            unknown_per_fold=self.unknown,
+            seed=self.seed,
+            by=list(self.hold) or "group",
+            block=self.block,
+            gap=self.gap,
+        )
+        return made[self.fold]
+
+    def _options(self, pack: CropPack) -> ReidOptions:
+        given = {name: getattr(self, name) for name in ReidSettings.model_fields}
+        return ReidOptions(
+            **given,
+            size_hw=(self.size.height, self.size.width),
+            expand=pack.expand,
+            augment=replace(Augment().strength(self.augment), mirror=self.mirror),
+            max_time_s=self.max_time,
+            device=chosen_device(self.device),
+        )
+
+    def _data(self, pack: CropPack, fold: Fold, judge: Judge) -> "ReidData":
+        from lightmill.data.reid import ReidData
+
+        return ReidData(
+            pack,
+            train=fold.train_side,
+            val=judge.rows,
+            size_hw=(self.size.height, self.size.width),
+            identities=self.identities,
+            samples=self.samples,
+            negatives=self.negatives if len(fold.train_negatives) else 0,
+            within=self.within,
+            views=self.views or None,
+            workers=self.readers,
+            seed=self.seed,
+        )
+
+    def _batches(self, data: "ReidData", judge: Judge) -> ReidBatches:
+        def score(embeddings: NDArray[np.float32], rows: NDArray[np.int64]) -> Mapping[str, float]:
+            ordered = np.empty_like(embeddings)
+            ordered[rows] = embeddings
+            return judge.of_crops(ordered).figures(fpir=rate_of(parse_target(self.target)))
+
+        valid = data.val_dataloader()
+        return ReidBatches(
+            train=data.train_dataloader(),
+            classes=data.classes,
+            labels=data.labels,
+            moments=data.moments,
+            valid=valid or None,  # type: ignore[arg-type]  # there is one: the gallery is never empty
+            score=score,
+            best_by="oscr" if judge.is_open else "rank_1",
+        )
+
+    def _judged(
+        self, pack: CropPack, fold: Fold, judge: Judge, trained: "Trained", out: Path, *, began: float
+    ) -> "Ended":
+        """Thresholds into the checkpoint, plots and the report beside it."""
+        from lightmill.models.embedder import CropEmbedder
+        from lightmill.models.embedder_files import read_config, update_config
+
+        embedder = CropEmbedder(trained.best, at_once=_TOGETHER)
+        embedded = embed(embedder, [pack_pixels(pack, row) for row in judge.rows.tolist()], chosen_device(self.device))
+        crops, joined = judge.of_crops(embedded), judge.of_tracklets(embedded)
+        rate = rate_of(parse_target(self.target))
+        chosen = self._thresholds(joined)
+        figures = {
+            "crops": crops.figures(fpir=rate) | judge.retrieval(embedded),
+            "tracklets": joined.figures(fpir=rate),
+        }
+        config = read_config(trained.best)
+        thresholds = {view: one.threshold for view, one in chosen.items()}
+        update_config(trained.best, config.model_copy(update={"thresholds": thresholds}))
+        told = {
+            "command": self.name,
+            "target": self.target,
+            "thresholds": thresholds,
+            "held_out": figures,
+            "held_out_groups": list(fold.held_out_groups),
+            "unknown_labels": list(fold.unknown_labels),
+            "epochs": trained.epochs,
+            "steps": trained.steps,
+            "ended": trained.ended,
+        }
+        outputs = Outputs(out)
+        outputs.write("scores.json", (json.dumps(told, indent=2) + "\n").encode())
+        report = ReidReport(fold=fold, judge=judge, crops=crops, tracklets=joined, chosen=chosen, figures=figures)
+        for name, text in report.plots().items():
+            outputs.write(name, text.encode())
+        outputs.write("report.html", report.html(trained.history, options=self, pack=pack).encode())
+        return Ended.of(trained, figures, thresholds, fold, out, wall_s=time.monotonic() - began)
+
+    def _thresholds(self, answers: Answers) -> Mapping[str, Chosen]:
+        """Empty where nobody unknown was held out: then there is nothing to choose them by."""
+        return choose(answers, parse_target(self.target)) if answers.known.any() and not answers.known.all() else {}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Ended:
+    """How it went."""
+
+    exit_code: int
+    summary: str
+    remarks: tuple[str, ...] = ()
+    warnings: tuple[str, ...] = ()
+
+    @classmethod
+    def of(
+        cls,
+        trained: "Trained",
+        figures: Mapping[str, Mapping[str, float]],
+        thresholds: Mapping[str, float],
+        fold: Fold,
+        out: Path,
+        *,
+        wall_s: float,
+    ) -> "Ended":
+        told = [
+            f"held out, {what}: " + ", ".join(f"{name} {value:.3f}" for name, value in of.items())
+            for what, of in figures.items()
+        ]
+        at = ", ".join(f"{view or 'all'} {value:.3f}" for view, value in thresholds.items())
+        warnings = () if at else ("no threshold was chosen: nobody unknown was held out (--unknown)",)
+        summary = (
+            f"done: {count_of(trained.epochs, 'epoch')}, {trained.steps:,} steps ({trained.ended}) "
+            f"in {duration(wall_s)}\ncheckpoint: {trained.best}\nreport: {out / 'report.html'}"
+        )
+        remarks = (*fold.remarks, *told, *([f"thresholds: {at}"] if at else []))
+        return cls(exit_code=0, summary=summary, remarks=remarks, warnings=warnings)
+
+
+class _Telling:
+    """What is said while it trains: every epoch, and how long it will take."""
+
+    def __init__(self, progress: Progress, data: "ReidData", *, epochs: int, max_time_s: float | None) -> None:
+        self._say, self._data, self._epochs, self._limit = progress.say, data, epochs, max_time_s
+        self._began: float | None = None
+
+    def step(self, done: int, total: int) -> None:
+        """After each step: the first twenty tell how long it takes."""
+        now = time.monotonic()
+        if self._began is None:
+            self._began, self._first = now, done
+        elif done - self._first == 20:
+            left = (now - self._began) / 20 * (total - done)
+            until = f", at most {duration(self._limit)}" if self._limit else ""
+            self._say(f"{total:,} steps, about {duration(left)}{until}")
+
+    def epoch(self, row: Mapping[str, float | None]) -> None:
+        """After each epoch."""
+        told = [f"{name} {value:.3f}" for name, value in row.items() if name.startswith(("loss", "val_")) and value]
+        seconds = row.get("seconds") or 0.0
+        self._say(f"epoch {row['epoch']:g} of {self._epochs} ({duration(seconds)}): {', '.join(told)}")
+        if note := self._data.epoch_note():
+            self._say(note)
+
+
+def embed(embedder: Any, crops: Sequence[Callable[[], NDArray[np.uint8]]], device: str) -> NDArray[np.float32]:
+    """[n, D] of crops that are read as they are needed."""
+    embedder.load(device)
+    try:
+        return np.concatenate(
+            [
+                np.stack(embedder([read() for read in crops[start : start + _AT_ONCE]]))
+                for start in range(0, len(crops), _AT_ONCE)
+            ]
+        )
+    finally:
+        embedder.unload()
+
+
+def pack_pixels(pack: CropPack, row: int) -> Callable[[], NDArray[np.uint8]]:
+    """Reads one crop. Raises UsageError where it is damaged: a held-out crop is never replaced by another."""
+
+    def read() -> NDArray[np.uint8]:
+        try:
+            return pack.pixels(row)
+        except ItemError as error:
+            raise UsageError(f"crop {row} of {pack.path} cannot be read ({error}); cut the pack again") from error
+
+    return read
