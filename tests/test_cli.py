@@ -146,13 +146,16 @@ def test_help_and_version(run: Callable[..., Any]) -> None:
     assert run("--version")[:2] == (0, f"{lightmill.__version__}\n")
     code, printed, _ = run("--help")
     assert code == 0
-    assert all(name in printed for name in (*RECIPES, "status", "retry", "report", "rigs"))
+    assert all(name.split()[0] in printed for name in (*RECIPES, "status", "retry", "report", "rigs"))
+    code, printed, _ = run("train", "--help")
+    assert code == 0
+    assert all(f"│ {second[0]} " in printed for first, *second in map(str.split, RECIPES) if first == "train")
 
 
 @pytest.mark.parametrize("name", RECIPES)
 def test_help_lists_every_option_once(name: str, run: Callable[..., Any], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("COLUMNS", "200")
-    code, printed, _ = run(name, "--help")
+    code, printed, _ = run(*name.split(), "--help")
     recipe = recipe_class(name)
     assert code == 0
     fields = set(recipe.model_fields) - set(recipe.positional)

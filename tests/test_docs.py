@@ -27,7 +27,7 @@ _FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.DOTALL | re.MULTILINE)
 _INLINE = re.compile(r"(?<!`)`(lightmill [^`]+)`(?!`)")
 _LINK = re.compile(r"\]\(([^)\s]+)\)")
 _TEST = re.compile(r"`(tests/[\w/]+\.py)::(\w+)`")
-_COMMANDS = (*RECIPES, "captions", "status", "retry", "report", "rigs")
+_COMMANDS = (*(name.split()[0] for name in RECIPES), "captions", "status", "retry", "report", "rigs")
 
 
 def text_of(page: Path) -> str:
@@ -43,7 +43,8 @@ def command_lines(page: Path) -> Iterator[list[str]]:
     joined = "\n".join(fenced(page, "sh")).replace("\\\n", " ")
     for line in [*joined.splitlines(), *_INLINE.findall(_FENCE.sub("", text_of(page)))]:
         words = shlex.split(line, comments=True)
-        is_named_only = len(words) == 2 and words[1] != "rigs"  # `lightmill split360` is a name, not a command line
+        # `lightmill split360` and `lightmill train reid` are names, not command lines
+        is_named_only = (len(words) == 2 and words[1] != "rigs") or " ".join(words[1:]) in RECIPES
         if words[:1] == ["lightmill"] and words[1] in _COMMANDS and not is_named_only:
             yield words[1:]
 
@@ -52,6 +53,11 @@ def all_command_lines() -> list[Any]:
     return [
         pytest.param(words, id=f"{page.stem}: {' '.join(words)}") for page in PAGES for words in command_lines(page)
     ]
+
+
+def recipe_name(words: list[str]) -> str:
+    """Of a command line: its first word, or the first two."""
+    return " ".join(words[:2]) if " ".join(words[:2]) in RECIPES else words[0]
 
 
 @cache
@@ -85,7 +91,7 @@ def test_a_table_that_does_not_exist_is_an_error(make_docs: ModuleType) -> None:
 
 def test_every_recipe_has_a_page_with_all_of_its_options() -> None:
     for name in RECIPES:
-        assert f"<!-- begin options {name} -->" in text_of(ROOT / "docs" / f"{name}.md")
+        assert f"<!-- begin options {name} -->" in text_of(ROOT / "docs" / f"{name.replace(' ', '_')}.md")
 
 
 def test_there_is_something_to_check() -> None:
@@ -95,10 +101,10 @@ def test_there_is_something_to_check() -> None:
 @pytest.mark.parametrize("words", all_command_lines())
 def test_command_lines_are_understood(words: list[str]) -> None:
     """Names, choices and numbers, by the parser of the command line; the values of a recipe by its options."""
-    name, *rest = words
-    if rest == ["--help"]:
+    name, rest = recipe_name(words), words[1:]
+    if rest[-1:] == ["--help"]:
         return
-    _, bound, _ = parser(name).parse_args(words, exit_on_error=False, print_error=False)
+    _, bound, _ = parser(words[0]).parse_args(words, exit_on_error=False, print_error=False)
     if name in RECIPES:
         recipe = recipe_class(name)
         values = {field: value for field, value in bound.kwargs.items() if value is not None and field != "config"}
@@ -110,9 +116,10 @@ def test_command_lines_are_understood(words: list[str]) -> None:
 def test_python_calls_are_understood(page: Path) -> None:
     for body in fenced(page, "python"):
         for node in ast.walk(ast.parse(body)):
-            if isinstance(node, ast.Call) and ast.unparse(node.func).removeprefix("lightmill.") in RECIPES:
+            called = ast.unparse(node.func).removeprefix("lightmill.") if isinstance(node, ast.Call) else ""
+            if (name := called.replace("train_", "train ")) in RECIPES:
                 options = {str(keyword.arg): ast.literal_eval(keyword.value) for keyword in node.keywords}
-                assert recipe_class(ast.unparse(node.func).removeprefix("lightmill.")).from_values(options)
+                assert recipe_class(name).from_values(options)
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)

@@ -1,4 +1,4 @@
-"""What a student is trained on: whole samples, replaced by others where they cannot be read, kept once they are made."""
+"""What a student is trained on: whole samples, others for those that cannot be read, kept once they are made."""
 
 import multiprocessing
 import os
@@ -12,7 +12,7 @@ import torch
 from PIL import Image
 from tests.data.trees import age, write_pairs, write_picture
 
-from lightmill.data.index import open_index
+from lightmill.data.index import Index, open_index
 from lightmill.data.labels import open_labels
 from lightmill.data.sample_cache import PACK_NAME
 from lightmill.data.segment_loader import EpochOrder, SegmentLoader
@@ -39,8 +39,8 @@ def maker_of(root: Path, size_hw: tuple[int, int] = HW) -> SampleMaker:
     return SampleMaker(index.pictures, open_labels(index, classes=["a", "b", "c"]), size_hw)
 
 
-def data_of(root: Path, **options: object) -> SegmentData:
-    index = open_index(root)
+def data_of(root: Path, *, index: Index | None = None, **options: object) -> SegmentData:
+    index = index or open_index(root)
     labels = open_labels(index, classes=["a", "b", "c"])
     values = {"train": np.arange(len(index)), "size_hw": HW, "batch_size": 4, "workers": 0} | options
     return SegmentData(index, labels, **values)  # type: ignore[arg-type]
@@ -98,7 +98,8 @@ def test_a_map_is_picked_at_the_middle_of_each_pixel_and_never_grows(
     disc = cv2.circle(np.zeros((300, 400), np.uint8), (200, 150), 100, 1, -1)
     small = resized_map(disc, (75, 100))
     assert small.mean() == pytest.approx(disc.mean(), rel=0.01)
-    assert np.argwhere(small).mean(0) + 0.5 == pytest.approx((np.argwhere(disc).mean(0) + 0.5) / 4, abs=0.02)
+    # four pixels have no middle one: half a pixel of four
+    assert np.argwhere(small).mean(0) + 0.5 == pytest.approx((np.argwhere(disc).mean(0) + 0.5) / 4, abs=0.13)
 
 
 def test_a_thin_class_is_never_mixed_with_its_neighbours(tmp_path: Path) -> None:
@@ -172,10 +173,7 @@ def test_what_cannot_be_read_is_replaced_by_another_that_is_drawn(tree: Path, wh
     """B4.6, B4.8, B4.9: never a black picture, never an empty map, never half a picture."""
     index = open_index(tree)
     spoil(tree / which, how)
-    data = SegmentData(
-        index, open_labels(index, classes=["a", "b", "c"]), train=np.arange(20), size_hw=HW, batch_size=4, workers=0,
-        max_bad=Budget(count=1),
-    )  # fmt: skip
+    data = data_of(tree, index=index, max_bad=Budget(count=1))
     clean = {row: data.train_set[row][:2] for row in range(20) if row != 3}
     data.epoch_note()
     batches = epoch(data, 0)
@@ -216,18 +214,18 @@ def test_a_set_of_which_nothing_can_be_read_ends_at_once(tree: Path, workers: in
 
 def test_validation_leaves_out_what_cannot_be_read(tree: Path) -> None:
     """B4.6: no score counts a stand-in."""
-    data = data_of(tree, val=np.arange(10), max_bad=Budget(count=4))
+    index = open_index(tree)
+    data = data_of(tree, index=index, val=np.arange(10), max_bad=Budget(count=4))
     for name in ("n01", "n04", "n05", "n06"):
         spoil(tree / "images" / f"{name}.jpg", "gone")
-    data.val_set.rows = data.val_set.rows.copy()
     loader = data.val_dataloader()
     rows = [batch.rows.tolist() for batch in loader]
     assert rows == [[0, 2, 3], [7], [8, 9]]
-    assert "4 pictures cannot be read, no score counts them: images/n01.jpg" in data.epoch_note()
-    with pytest.raises(InputError, match=r"sample 1 cannot be read: cannot read images/n01.jpg: it has vanished|n01"):
+    assert "4 pictures cannot be read, no score counts them: cannot read images/n01.jpg: it has" in data.epoch_note()
+    with pytest.raises(InputError, match=r"sample 1 cannot be read: cannot read images/n01.jpg: it has vanished"):
         data.val_set[1]
-    four = data_of(tree, val=np.array([1, 4, 5, 6]), max_bad=ANY)
-    assert list(four.val_dataloader()) == []
+    four = data_of(tree, index=index, val=np.array([1, 4, 5, 6]), max_bad=ANY)
+    assert not list(four.val_dataloader())
 
 
 def test_a_missing_mask_is_an_error(tree: Path) -> None:
@@ -273,6 +271,17 @@ def test_workers_live_through_epochs_and_change_nothing(tree: Path, tmp_path: Pa
     assert pids[0] == pids[1] == pids[2]
 
 
+def test_workers_are_forked_from_a_process_that_has_used_threads_of_opencv(tree: Path) -> None:
+    """A worker that had to let go of threads that it has not got waited for ever."""
+    before = cv2.getNumThreads()
+    cv2.setNumThreads(2)
+    try:
+        cv2.resize(np.zeros((1000, 1000, 3), np.uint8), (2000, 2000))
+        assert len(epoch(data_of(tree, workers=1), 0)) == 5
+    finally:
+        cv2.setNumThreads(before)
+
+
 def test_options_of_loaders(tree: Path) -> None:
     """B4.19: no workers is possible, no validation is no error."""
     apart = data_of(tree, workers=1).train_dataloader()._loader
@@ -297,7 +306,7 @@ def test_orders_of_several_processes_share_no_sample() -> None:
     parts = [list(EpochOrder(7, batch_size=2, shuffle=False, rank=rank, ranks=2)) for rank in range(2)]
     assert parts == [[[0, 2], [4, 6]], [[1, 3], [5]]]
     assert [len(EpochOrder(7, batch_size=2, shuffle=False, rank=rank, ranks=2)) for rank in range(2)] == [2, 2]
-    assert list(EpochOrder(3, batch_size=10, shuffle=True))[0].__len__() == 3
+    assert [len(batch) for batch in EpochOrder(3, batch_size=10, shuffle=True)] == [3]
     with pytest.raises(UsageError, match="2 pictures cannot be shared out to 3 processes"):
         EpochOrder(2, batch_size=1, shuffle=True, rank=0, ranks=3)
     with pytest.raises(UsageError, match="a batch has 1 sample or more"):

@@ -13,7 +13,7 @@ from tests.models.tiny import pictures, quiet
 from lightmill.data.augment import Augment
 from lightmill.data.crops import resize_into
 from lightmill.errors import ModelError, UsageError
-from lightmill.models import embedder_files
+from lightmill.models import network_folder
 from lightmill.models.backbones import TYPES, build_backbone, channels_of, feature_map, open_backbone
 from lightmill.models.embedder import CropEmbedder, middle
 from lightmill.models.embedder_files import (
@@ -247,11 +247,11 @@ def test_a_write_that_dies_leaves_what_was_there(folder: Path, tmp_path: Path, m
     place, old, new = tmp_path / "best", network(), network(seed=1)
     save_embedder(place, old, config())
 
-    def dies(settings: EmbedderConfig) -> bytes:
-        assert settings.embedding == 12
+    def dies(growing: Path, folder: Path) -> None:
+        assert (growing / "model.safetensors").is_file()
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(embedder_files, "_as_json", dies)
+    monkeypatch.setattr(network_folder, "_replace_folder", dies)
     with pytest.raises(KeyboardInterrupt):
         save_embedder(place, new, config())
     monkeypatch.undo()

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from lightmill.cli import _app
 from lightmill.errors import ChangedConfig, UsageError
-from lightmill.recipes.base import Recipe, is_run_only, is_several, option_name
+from lightmill.recipes.base import Options, Recipe, is_run_only, is_several, option_name
 from lightmill.recipes.caption import Caption
 from lightmill.recipes.check import Check
 from lightmill.recipes.crop import Crop
@@ -23,6 +23,7 @@ from lightmill.recipes.prepare import Prepare
 from lightmill.recipes.registry import RECIPES, SUMMARIES, recipe_class
 from lightmill.recipes.relight import Relight
 from lightmill.recipes.split360 import Split360
+from lightmill.recipes.train_reid import TrainReid
 
 NEVER_REPEATED = {"fresh", "progress", "trace"}  # by `lightmill retry`
 
@@ -212,6 +213,50 @@ OTHER_NEGATIVES: dict[str, Any] = {
     "expand": 1.5,
     "seed": 9,
 }
+OTHER_TRAIN_REID: dict[str, Any] = {
+    "backbone": "org/backbone",
+    "embedding": 64,
+    "pooling": "mean",
+    "epochs": 3,
+    "limit_train": 3,
+    "rate": 0.01,
+    "backbone_rate": 0.1,
+    "decay": 0.1,
+    "warmup": 0.2,
+    "freeze_epochs": 1,
+    "clip": 1,
+    "ema": 0.9,
+    "patience": 3,
+    "amp": "off",
+    "margin_deg": 20,
+    "scale": 30,
+    "triplet_weight": 1,
+    "triplet_margin": 0.5,
+    "outlier_weight": 2,
+    "outlier_bound": 0.2,
+    "consistency_weight": 1,
+    "seed": 9,
+    "tensorboard": False,
+    "size": "64x128",
+    "mirror": 0.5,
+    "augment": 0.5,
+    "identities": 8,
+    "samples": 3,
+    "negatives": 0,
+    "within": "group",
+    "views": "side,top",
+    "folds": 3,
+    "fold": 1,
+    "unknown": 2,
+    "hold": "quarter",
+    "block": 5,
+    "gap": 2,
+    "target": "f1",
+    "allow_leaks": True,
+    "max_time": "10m",
+    "readers": 0,
+    "device": "cpu",
+}
 OTHER_CHECK: dict[str, Any] = {
     "classes": "sky,road",
     "ignore": "11,254",
@@ -225,6 +270,7 @@ OTHERS = {
     "caption": OTHER | OTHER_CAPTION,
     "crop": OTHER | OTHER_CROP,
     "negatives": OTHER | OTHER_NEGATIVES,
+    "train reid": OTHER | OTHER_TRAIN_REID,
     "identify": OTHER | OTHER_IDENTIFY,
     "check": OTHER | OTHER_CHECK,
 }
@@ -237,6 +283,7 @@ NEEDED: dict[str, dict[str, Any]] = {
     "caption": {},
     "crop": {"store": "raw"},
     "negatives": {},
+    "train reid": {},
     "identify": {},
     "check": {},
 }
@@ -512,6 +559,7 @@ def test_every_option_of_every_recipe_is_tried_here() -> None:
     for recipe, values in VALUES.items():
         assert recipe_class(recipe.name) is recipe
         assert set(recipe.model_fields) == set(values)
+    assert set(TrainReid.model_fields) <= set(OTHERS["train reid"])
     assert set(RECIPES) == set(SUMMARIES)
 
 
@@ -554,6 +602,8 @@ def test_run_only_options_change_no_config_and_all_others_do(recipe: str, name: 
     other = kind.from_values(NEEDED[recipe] | {name: other_value(recipe, name)})
     assert getattr(plain, name) != getattr(other, name)
     assert (plain.config(Path("in")) == other.config(Path("in"))) == is_run_only(kind.model_fields[name])
+    again = kind.from_values(json.loads(json.dumps(other.model_dump(mode="json"))))
+    assert again == other
 
 
 def test_what_is_run_only() -> None:
@@ -647,7 +697,7 @@ def test_options_with_several_values_take_commas_and_repetition_on_the_command_l
         )
         more = [option_name(needed) + "=x" for needed in MORE.get(name, ())]
         places = ["in", *("ring8" for _ in recipe_class(recipe).positional), "out"]
-        read = [understood(recipe, [*places, *words, *more]) for words in spellings]
+        read: list[Any] = [understood(recipe, [*places, *words, *more]) for words in spellings]
         assert [getattr(one, name) for one in read] == [values] * 3
         assert read[0].config(Path("in")) == read[1].config(Path("in")) == read[2].config(Path("in"))
         if isinstance(read[0], Recipe):
@@ -657,9 +707,10 @@ def test_options_with_several_values_take_commas_and_repetition_on_the_command_l
 MORE = {"mask_prompt": ["mask_model"], "prompt": ["model"], "score_prompt": ["score_model"]}
 
 
-def understood(recipe: str, words: list[str]) -> Recipe:
+def understood(recipe: str, words: list[str]) -> Options:
     """The options as the command line reads them."""
-    _, bound, _ = _app(recipe).parse_args([recipe, *words], exit_on_error=False, print_error=False)
+    name = recipe.split()
+    _, bound, _ = _app(name[0]).parse_args([*name, *words], exit_on_error=False, print_error=False)
     values = {field: value for field, value in bound.kwargs.items() if value is not None}
     return recipe_class(recipe).from_values(
         values | dict(zip(recipe_class(recipe).positional, bound.args[1:], strict=False))

@@ -80,7 +80,7 @@ def open_labels(
 
     Masks that are pictures: `classes` names the values 0, 1, ...; None: as many as there are, by their numbers.
     `ignore`: stored values that become 255, as 255 itself does. `binary`: masks are levels, 128 and more is class 1, as
-    of 0/255 masks; None: where all values met are 0 and 255. Met is what is in up to 256 masks, spread over all of them.
+    of 0/255 masks; None: where all values met are 0 and 255. Met is what up to 256 masks hold, spread over all of them.
 
     YOLO: `classes` names the numbers 0, 1, ... of the label files, which become classes 1, 2, ...; None: data.yaml or
     classes.txt says so. COCO: `classes` are names of categories, in the order wanted; None: all, by their ids. Class 0

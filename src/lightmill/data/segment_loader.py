@@ -4,6 +4,7 @@ This module needs torch when it is imported; it is imported where something is t
 """
 
 import time
+import traceback
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Self
@@ -115,26 +116,30 @@ class SegmentLoader:
         return len(self.order)
 
     def __iter__(self) -> Iterator[SegmentBatch]:
+        """Raises TooManyFailures, and InputError where one picture after the other cannot be read."""
         self.waited_s = 0.0
-        began = time.perf_counter()
         batches = iter(self._loader)
-        while True:
-            try:
-                block, rows = next(batches)
-            except StopIteration:
-                return
-            except InputError as error:  # of a worker, with its traceback among the words
-                self._refuse_bad()
-                raise InputError(f"one picture after the other cannot be read. {self.dataset.note()}") from error
-            self._refuse_bad()
+        while (found := self._next(batches)) is not None:
+            block, rows = found
             read = rows >= 0
-            batch = SegmentBatch(
-                *((block, rows) if read.all() else (block[read], rows[read])), self.dataset.maker.size_hw
-            )
-            self.waited_s += time.perf_counter() - began
-            if len(batch):
-                yield batch
-            began = time.perf_counter()
+            if not read.all():
+                block, rows = block[read], rows[read]
+            if len(rows):
+                yield SegmentBatch(block, rows, self.dataset.maker.size_hw)
+
+    def _next(self, batches: "Iterator[tuple[torch.Tensor, torch.Tensor]]") -> tuple[torch.Tensor, torch.Tensor] | None:
+        began = time.perf_counter()
+        found, is_lost = None, False
+        try:
+            found = next(batches, None)
+        except InputError as error:  # of a worker, whose traceback is among the words
+            is_lost = True
+            traceback.clear_frames(error.__traceback__)  # they hold each other, and workers, that end late then
+        self._refuse_bad()
+        if is_lost:
+            raise InputError(f"one picture after the other cannot be read. {self.dataset.note()}")
+        self.waited_s += time.perf_counter() - began
+        return found
 
     def _refuse_bad(self) -> None:
         bad, total = self.dataset.bad, len(self.dataset)

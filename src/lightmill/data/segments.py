@@ -11,6 +11,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
+import cv2
 import numpy as np
 import torch  # noqa: TID253 (imported only where something is trained; a data module needs Lightning, which needs it)
 from lightning.pytorch import LightningDataModule  # noqa: TID253 (as above)
@@ -220,6 +221,8 @@ class SegmentData(LightningDataModule):  # type: ignore[misc]  # lightning is un
     def _loader(self, dataset: SegmentDataset, order: EpochOrder) -> SegmentLoader:
         options: dict[str, Any] = {"num_workers": self.workers, "pin_memory": torch.cuda.is_available()}
         if self.workers:
+            # workers do this too; one that was forked from a process with OpenCV's threads would wait for them for ever
+            cv2.setNumThreads(1)
             # beside those that are ready: one that is looked at, and one that comes next
             length = order.batch_size * self.maker.sample_bytes
             blocks = SharedBlocks(workers=self.workers, each=self.prefetch + 2, length=length)

@@ -1,27 +1,19 @@
-"""An embedder on the disk: a folder with `config.json` and `model.safetensors`, whole or not at all.
+"""An embedder on the disk: a folder with `config.json` (below) and `model.safetensors` (models/network_folder.py)."""
 
-What is read from config.json is checked before anything is made of it, and the weights' names and shapes before they
-are read, so a damaged or hostile folder ends in a ModelError that names the file.
-"""
-
-import json
-import os
-import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field
 
 from lightmill import __version__
-from lightmill.engine.outputs import temporary_name, writing
 from lightmill.errors import ModelError
+from lightmill.models.network_folder import CONFIG, load_weights_into, read_settings, save_folder, save_settings
 
 if TYPE_CHECKING:
     from lightmill.models.embedder_network import EmbedderNetwork
 
-CONFIG, WEIGHTS = "config.json", "model.safetensors"
 MODEL_TYPE = "lightmill-embedder"
-_MOST_BYTES = 16 << 20  # of a config.json: one with 100,000 labels takes 3
+_WHAT = "embedder"
 
 Side = Annotated[int, Field(ge=8, le=4096)]
 Spread = Annotated[float, Field(gt=0, allow_inf_nan=False)]
@@ -57,48 +49,17 @@ def save_embedder(folder: Path, network: "EmbedderNetwork", config: EmbedderConf
 
     Raises OutputError where nothing can be written any more.
     """
-    from safetensors.torch import save
-
-    with writing(folder):
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        growing = folder.parent / temporary_name(folder.name)
-        shutil.rmtree(growing, ignore_errors=True)
-        growing.mkdir()
-        try:
-            weights = {key: value.detach().cpu().contiguous() for key, value in network.state_dict().items()}
-            (growing / WEIGHTS).write_bytes(save(weights, metadata={"format": "pt"}))
-            (growing / CONFIG).write_bytes(_as_json(config))
-            _replace_folder(growing, folder)
-        except BaseException:
-            shutil.rmtree(growing, ignore_errors=True)
-            raise
+    save_folder(folder, network, config)
 
 
 def update_config(folder: Path, config: EmbedderConfig) -> None:
     """Replaces config.json alone, at once: for thresholds that are chosen after the training."""
-    with writing(folder):
-        growing = folder / temporary_name(CONFIG)
-        growing.write_bytes(_as_json(config))
-        os.replace(growing, folder / CONFIG)
+    save_settings(folder, config)
 
 
 def read_config(folder: Path) -> EmbedderConfig:
     """What config.json says. Raises ModelError, naming it, where it is none of an embedder."""
-    restore_folder(folder)
-    path = folder / CONFIG
-    try:
-        if path.stat().st_size > _MOST_BYTES:
-            raise ModelError(f"{path} has more than {_MOST_BYTES >> 20} MiB and is no embedder's")
-        return EmbedderConfig.model_validate_json(path.read_bytes())
-    except OSError as error:
-        raise ModelError(f"{folder} holds no embedder: {path} cannot be read ({error.strerror})") from None
-    except ValidationError as error:
-        first = error.errors()[0]
-        place = ".".join(map(str, first["loc"])) or "the file"
-        raise ModelError(
-            f"{path} is not that of an embedder ({place}: {first['msg']}); "
-            "give a folder that `lightmill train reid` made"
-        ) from None
+    return read_settings(folder, EmbedderConfig, what=_WHAT, made_by="lightmill train reid")
 
 
 def load_network(folder: Path, config: EmbedderConfig | None = None) -> "EmbedderNetwork":
@@ -107,7 +68,6 @@ def load_network(folder: Path, config: EmbedderConfig | None = None) -> "Embedde
     Raises ModelError, naming the file, where the settings make no network or the weights do not fill it.
     """
     import torch
-    from safetensors.torch import load_file
 
     config = config or read_config(folder)
     try:
@@ -115,9 +75,7 @@ def load_network(folder: Path, config: EmbedderConfig | None = None) -> "Embedde
             network = make_network(config)
     except ModelError as error:
         raise ModelError(f"{folder / CONFIG}: {error}") from None
-    path = folder / WEIGHTS
-    _check_shapes(path, network)
-    network.load_state_dict(load_file(path))
+    load_weights_into(network, folder, what=_WHAT)
     return network.eval()
 
 
@@ -128,50 +86,3 @@ def make_network(config: EmbedderConfig) -> "EmbedderNetwork":
 
     backbone = build_backbone(config.backbone)
     return EmbedderNetwork(backbone, embedding=config.embedding, pooling=config.pooling)
-
-
-def restore_folder(folder: Path) -> None:
-    """Puts back what a process was replacing when it was killed between two renames."""
-    aside = _aside(folder)
-    if aside.is_dir() and not folder.exists():
-        aside.rename(folder)
-
-
-def _replace_folder(growing: Path, folder: Path) -> None:
-    """A folder that is not empty cannot be replaced at once: the old one steps aside for as long as one rename takes.
-
-    Killed in between, the old one lies aside, whole; `restore_folder` puts it back.
-    """
-    aside = _aside(folder)
-    restore_folder(folder)
-    shutil.rmtree(aside, ignore_errors=True)
-    if folder.exists():
-        folder.rename(aside)
-    growing.rename(folder)
-    shutil.rmtree(aside, ignore_errors=True)
-
-
-def _aside(folder: Path) -> Path:
-    return folder.parent / f".{folder.name}.before"
-
-
-def _check_shapes(path: Path, network: "EmbedderNetwork") -> None:
-    """Raises ModelError where a file has not just the weights of a network; only its head is read."""
-    from safetensors import SafetensorError, safe_open
-
-    try:
-        with safe_open(path, framework="pt") as file:
-            stored = {key: tuple(file.get_slice(key).get_shape()) for key in file.keys()}  # noqa: SIM118 (no mapping)
-    except (OSError, SafetensorError) as error:
-        raise ModelError(f"{path} cannot be read ({error}); get the embedder once more") from None
-    wanted = {key: tuple(value.shape) for key, value in network.state_dict().items()}
-    wrong = sorted(key for key in stored.keys() | wanted.keys() if stored.get(key) != wanted.get(key))
-    if wrong:
-        raise ModelError(
-            f"{path} does not fill the network of its {CONFIG}: {wrong[0]} is {stored.get(wrong[0], 'missing')}, "
-            f"wanted {wanted.get(wrong[0], 'none')} ({len(wrong)} in all)"
-        )
-
-
-def _as_json(config: EmbedderConfig) -> bytes:
-    return (json.dumps(config.model_dump(mode="json"), ensure_ascii=False, indent=1) + "\n").encode()

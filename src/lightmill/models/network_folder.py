@@ -46,7 +46,7 @@ def save_settings(folder: Path, settings: BaseModel) -> None:
 
 
 def read_settings(folder: Path, kind: type[Settings], *, what: str, made_by: str) -> Settings:
-    """What config.json says. Raises ModelError, naming it, where it is none of a `what` (of the command `made_by`)."""
+    """What config.json says. Raises ModelError, naming it, where it is not that of a `what`, which `made_by` makes."""
     restore_folder(folder)
     path = folder / CONFIG
     try:
@@ -58,8 +58,9 @@ def read_settings(folder: Path, kind: type[Settings], *, what: str, made_by: str
     except ValidationError as error:
         first = error.errors()[0]
         place = ".".join(map(str, first["loc"])) or "the file"
+        article = "an" if what[0] in "aeiou" else "a"
         raise ModelError(
-            f"{path} is not that of a {what} ({place}: {first['msg']}); give a folder that `{made_by}` made"
+            f"{path} is not that of {article} {what} ({place}: {first['msg']}); give a folder that `{made_by}` made"
         ) from None
 
 

@@ -7,7 +7,6 @@ This module needs torch when it is imported; it is imported where a network is m
 """
 
 import math
-from collections.abc import Sequence
 from typing import Any
 
 import torch  # noqa: TID253 (imported only where a network is made; classes of torch cannot be defined without it)
@@ -31,7 +30,7 @@ class BackboneEncoder(nn.Module):
         super().__init__()
         self.backbone = backbone
         patch = _patch(backbone)
-        strides, theirs = _probed(backbone, side_px=4 * (patch or 32))
+        strides, theirs, self.kept = _probed(backbone, side_px=4 * (patch or 32))
         fine = [2**level for level in range(1, len(_FINE) + 1) if 1.5 * 2**level <= strides[0]]
         self.step = math.lcm(patch, *fine) if patch else 32
         ours = _FINE[: len(fine)]
@@ -50,17 +49,16 @@ class BackboneEncoder(nn.Module):
         for halve in self.fine:
             found = halve(found)
             maps.append(found)
-        return maps + _pyramid(self.backbone, pixels)
+        given = _maps(self.backbone, pixels)
+        return maps + [given[each] for each in self.kept]
 
 
-def _pyramid(backbone: nn.Module, pixels: torch.Tensor) -> list[torch.Tensor]:
-    """Of each size of map that a backbone gives, the last one, finest first."""
+def _maps(backbone: nn.Module, pixels: torch.Tensor) -> list[torch.Tensor]:
+    """All that a backbone gives, some of them no maps."""
     if _patch(backbone):
         return [feature_map(backbone, pixels)]
     found: Any = backbone(pixel_values=pixels, output_hidden_states=True)
-    maps: Sequence[torch.Tensor] = getattr(found, "reshaped_hidden_states", None) or found.hidden_states or ()
-    last = {tuple(each.shape[-2:]): each for each in maps if each.ndim == 4 and each.shape[-1] < pixels.shape[-1]}
-    return list(last.values())
+    return list(getattr(found, "reshaped_hidden_states", None) or found.hidden_states or ())
 
 
 def _patch(backbone: nn.Module) -> int:
@@ -69,13 +67,19 @@ def _patch(backbone: nn.Module) -> int:
     return int(getattr(config, "patch_size", 0)) if config.model_type in TRANSFORMER else 0
 
 
-def _probed(backbone: nn.Module, *, side_px: int) -> tuple[list[float], tuple[int, ...]]:
-    """Pixels from place to place, and features, of each map: a grey picture goes through once."""
+def _probed(backbone: nn.Module, *, side_px: int) -> tuple[list[float], tuple[int, ...], tuple[int, ...]]:
+    """Of each size of map, finest first: pixels from place to place, features, and the number of the last one.
+
+    A grey picture goes through once. Which maps are taken is settled here, not where they are made: there, a tracer
+    that writes down what happens to tensors would not see it.
+    """
     learns = backbone.training
     with torch.no_grad():
-        maps = _pyramid(backbone.eval(), torch.zeros(1, 3, side_px, side_px))
+        maps = _maps(backbone.eval(), torch.zeros(1, 3, side_px, side_px))
     backbone.train(learns)
-    if not maps:
-        kind: Any = backbone.config
-        raise ModelError(f"a model of type {kind.model_type} gives no maps that a decoder could go on from")
-    return [side_px / each.shape[-1] for each in maps], tuple(each.shape[1] for each in maps)
+    last = {each.shape[-1]: at for at, each in enumerate(maps) if each.ndim == 4 and each.shape[-1] < side_px}
+    if not last:
+        settings: Any = backbone.config
+        raise ModelError(f"a model of type {settings.model_type} gives no maps that a decoder could go on from")
+    kept = tuple(last.values())
+    return [side_px / maps[at].shape[-1] for at in kept], tuple(maps[at].shape[1] for at in kept), kept

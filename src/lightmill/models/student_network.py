@@ -30,7 +30,7 @@ class Widths(NamedTuple):
     decoder: tuple[int, ...]  # features at 1/2, 1/4, 1/8, and at all that is coarser
 
 
-SIZES: dict[Size, Widths] = {  # weights with 11 classes: 0.33, 1.06, 3.3 and 7.6 million
+SIZES: dict[Size, Widths] = {  # weights with 11 classes: 0.35, 1.06, 3.3 and 7.6 million
     "nano": Widths((16, 24, 40, 64, 72), (1, 1, 1, 1), (24, 32, 40, 40)),
     "tiny": Widths((16, 32, 64, 96, 160), (1, 1, 1, 1), (24, 32, 48, 64)),
     "small": Widths((24, 48, 96, 160, 256), (1, 2, 2, 1), (32, 48, 64, 96)),

@@ -37,6 +37,7 @@ from lightmill.recipes.identified import (
 )
 from lightmill.recipes.identify_report import Pictures, sections
 from lightmill.recipes.identifying import (
+    CROPS_TOGETHER,
     DROPPED,
     Cutter,
     PackSource,
@@ -108,7 +109,7 @@ class Identify(Boxed):
         if not self.gallery:
             raise UsageError("--gallery is missing: a pack of `lightmill crop` with those who are known")
         source = self.boxes_of(input)
-        models = [CropEmbedder(name) for name in self.checkpoint]
+        models = [CropEmbedder(name, at_once=CROPS_TOGETHER) for name in self.checkpoint]
         device = chosen_device(self.device)
         for model in models:
             model.check(device)

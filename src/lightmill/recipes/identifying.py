@@ -32,6 +32,7 @@ STORED = ".lightmill/embeddings/{name}.npz"
 LABEL = "embeddings"  # of that file, in the manifest
 DROPPED = "dropped"  # in an item's meta: number of a row, from 1 -> why it has no embedding
 _HELD_PER_PIXEL = 8  # bytes: a decoded frame, and crops of it
+CROPS_TOGETHER = 64  # on a CPU, of one item
 _CROPS_A_PART = 64
 _FRAMES_A_BATCH = 8
 
@@ -89,12 +90,18 @@ def held_bytes(header: Header) -> int:
 
 
 class EmbedAll:
-    """Several models, each of which embeds every crop."""
+    """Several models, each of which embeds every crop.
+
+    On a CPU the crops of an item go through together, and no others with them: what they get hangs on the item alone,
+    to the last bit, and not on which items came in one batch. On CUDA all go together.
+    """
 
     def __init__(self, models: Sequence[CropEmbedder]) -> None:
         self._models = models
+        self._together = False
 
     def load(self, device: str) -> None:
+        self._together = device.startswith("cuda")
         for model in self._models:
             model.load(device)
 
@@ -104,6 +111,8 @@ class EmbedAll:
 
     def __call__(self, crops: Sequence[Crops]) -> list[list[NDArray[np.float32]]]:
         """For every item, [n, D] of each model."""
+        if not self._together and len(crops) > 1:
+            return [made for one in crops for made in self([one])]
         pixels = [crop for one in crops for crop in one.pixels]
         ends = np.cumsum([len(one.pixels) for one in crops])[:-1]
         by_model = []

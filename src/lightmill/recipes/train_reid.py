@@ -1,6 +1,7 @@
 """`lightmill train reid`: a pack of crops in, an embedder with its thresholds out."""
 
 import json
+import os
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -9,25 +10,27 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import AfterValidator, BeforeValidator, Field, field_validator
+from pydantic import AfterValidator, BeforeValidator, Field
 
 from lightmill.data.augment import Augment
-from lightmill.data.fold_file import save_folds
+from lightmill.data.fold_file import load_folds, save_folds
 from lightmill.data.folds import Fold, open_set_folds
 from lightmill.data.leaks import check_leaks, refuse_leaks
 from lightmill.data.pack import CropPack
+from lightmill.engine.items import Json
 from lightmill.engine.lock import RunLock
 from lightmill.engine.outputs import Outputs
-from lightmill.engine.progress import Progress, open_progress
+from lightmill.engine.progress import open_progress
 from lightmill.engine.run import STATE_FOLDER
 from lightmill.engine.wording import count_of, duration
-from lightmill.errors import ItemError, UsageError
+from lightmill.errors import ChangedConfig, InputError, ItemError, UsageError
 from lightmill.ops.thresholds import Chosen, parse_target
 from lightmill.recipes.base import Options, SizeOption, listed, repeated, run_only
 from lightmill.recipes.devices import chosen_device
 from lightmill.recipes.reid_judge import QUICK_GALLERY, QUICK_HELD, Answers, Judge, choose, rate_of
 from lightmill.recipes.reid_report import ReidReport
 from lightmill.train.batches import ReidBatches
+from lightmill.train.checkpoints import STATE
 from lightmill.train.options import ReidOptions, ReidSettings
 from lightmill.types import Size
 
@@ -38,6 +41,9 @@ if TYPE_CHECKING:
     from lightmill.train.reid import Trained
 
 _UNITS = {"s": 1.0, "m": 60.0, "h": 3600.0}
+FOLDS = "folds.parquet"  # the split, in OUT
+_OPTIONS = "training.json"  # what the training in OUT was given, in its folder of state
+_FREE = {"input", "target", "allow_leaks", "patience", "tensorboard"}  # may differ when it goes on: no step changes
 _AT_ONCE = 256  # crops that are in memory at once
 _TOGETHER = 64  # … and go through the network together
 
@@ -67,7 +73,9 @@ def _checked_target(text: str) -> str:
 
 
 Duration = Annotated[
-    float | None, BeforeValidator(lambda value: seconds_of(value) if isinstance(value, str) else value)
+    float,
+    BeforeValidator(lambda value: seconds_of(value) if isinstance(value, str) else value),
+    Field(gt=0, allow_inf_nan=False),
 ]
 TargetOption = Annotated[str, AfterValidator(_checked_target)]
 
@@ -85,38 +93,31 @@ class TrainReid(ReidSettings, Options):
 
     size: SizeOption = Field(Size(128, 256), description="WIDTHxHEIGHT that crops are brought to.")
     mirror: float = Field(0.0, ge=0, le=1, description="Share of crops that are mirrored: not where numbers matter.")
-    augment: float = Field(1.0, ge=0, le=1, description="How much crops are varied: 0 not at all, 1 as a rule.")
+    augment: float = Field(1.0, ge=0, le=1, description="How much crops are varied, from 0 (not at all) to 1.")
     identities: int = Field(16, ge=2, description="Players in a batch …")
     samples: int = Field(4, ge=2, description="… crops of each, of several views where there are …")
     negatives: int = Field(8, ge=0, description="… and crops of nobody, where the pack has such.")
     within: str | None = Field(None, description="A column, such as group, that the players of a batch have in common.")
     views: tuple[str, ...] = repeated(
-        description="Train on players seen in all of these at once: with --consistency-weight, for side,top."
+        description="Train on players seen in all of these at one instant, as side,top: for --consistency-weight."
     )
-    folds: int = Field(5, ge=2, description="In how many parts the groups are dealt …")
+    folds: int = Field(5, ge=2, description="Into how many parts the groups are dealt …")
     fold: int = Field(0, ge=0, description="… and which of them is held out, from 0.")
-    unknown: int = Field(4, ge=0, description="Players that the training never sees, to be refused later.")
+    unknown: int = Field(4, ge=0, description="So many players are never trained on: thresholds are to refuse them.")
     hold: tuple[str, ...] = repeated(
         description="Columns of the pack whose values are held out together, as in quarter (default: each group)."
     )
-    block: int | None = Field(None, ge=1, description="Hold out blocks of so many instants instead of groups …")
-    gap: float | None = Field(None, gt=0, description="… so far, in units of time, from what is trained on.")
+    block: int | None = Field(None, ge=1, description="Hold out blocks of so many instants, not whole groups …")
+    gap: float | None = Field(None, gt=0, description="… so far, in the unit of time, from what is trained on.")
     target: TargetOption = Field(
         "fpir=0.01", description="What thresholds meet: fpir=RATE, f1, or cost=MISS,FALSE,WRONG."
     )
     allow_leaks: bool = Field(False, description="Train although held-out crops are, or nearly are, trained on.")
-    max_time: Duration = run_only(None, description="Stop after this long, as in 10m; the rate comes down by then.")
+    max_time: Duration | None = run_only(None, description="Stop after this long, as in 10m; the rate is down by then.")
     readers: int = run_only(2, ge=0, description="Processes that read crops; 0: none beside this one.")
     device: Literal["auto", "cpu", "cuda"] = run_only("auto", description="auto: CUDA where there is one.")
 
     _lists = listed("views", "hold")
-
-    @field_validator("max_time")
-    @classmethod
-    def _positive(cls, value: float | None) -> float | None:
-        if value is not None and value <= 0:
-            raise ValueError("a length of time is above 0")
-        return value
 
     def run(self, input: Path | str, out: Path | str) -> "Ended":
         """Train, or go on. Raises InputError, UsageError, ModelError, MissingExtra, OutputError, ChangedConfig."""
@@ -126,14 +127,19 @@ class TrainReid(ReidSettings, Options):
         pack = CropPack.open(Path(input))
         table = pack.table
         fold = self._fold(table)
+        _refuse_place(out)
+        bound = {name: value for name, value in self.config(Path(input)).items() if name not in _FREE}
+        if not self.fresh:
+            _refuse_change(out, bound, table)
         if not self.allow_leaks:
-            refuse_leaks(check_leaks(fold, table, pack=pack, threads=self.threads or 1), fold)
+            refuse_leaks(check_leaks(fold, table, pack=pack, threads=self.threads or os.cpu_count() or 1), fold)
         quick = Judge.of(table, fold, most=QUICK_GALLERY, held=QUICK_HELD)
         with RunLock(out / STATE_FOLDER):
-            save_folds(out / "folds.parquet", [fold], table)
-            progress = open_progress(self.progress)
+            save_folds(out / FOLDS, [fold], table)
+            Outputs(out).write(f"{STATE_FOLDER}/{_OPTIONS}", (json.dumps(bound, indent=2) + "\n").encode())
+            say = _nothing if self.progress == "none" else open_progress(self.progress).say
             data = self._data(pack, fold, quick)
-            told = _Telling(progress, data, epochs=self.epochs, max_time_s=self.max_time)
+            told = _Telling(say, data, epochs=self.epochs, max_time_s=self.max_time)
             try:
                 trained = fit(
                     self._options(pack),
@@ -147,7 +153,7 @@ class TrainReid(ReidSettings, Options):
                 return Ended(
                     exit_code=130, summary=f"interrupted: the same command goes on with {out}", remarks=(*fold.remarks,)
                 )
-            progress.say("choosing thresholds on held-out groups")
+            say("choosing thresholds on held-out groups")
             return self._judged(pack, fold, Judge.of(table, fold), trained, out, began=began)
 
     # --- parts -------------------------------------------------------------------------------------------------------
@@ -167,6 +173,11 @@ class TrainReid(ReidSettings, Options):
         return made[self.fold]
 
     def _options(self, pack: CropPack) -> ReidOptions:
+        if pack.expand < 1:
+            raise UsageError(
+                f"{pack.path} has crops of {pack.expand:g} times their boxes, and an embedder takes 1 and more; "
+                "cut it again with --expand 1.2"
+            )
         given = {name: getattr(self, name) for name in ReidSettings.model_fields}
         return ReidOptions(
             **given,
@@ -291,8 +302,8 @@ class Ended:
 class _Telling:
     """What is said while it trains: every epoch, and how long it will take."""
 
-    def __init__(self, progress: Progress, data: "ReidData", *, epochs: int, max_time_s: float | None) -> None:
-        self._say, self._data, self._epochs, self._limit = progress.say, data, epochs, max_time_s
+    def __init__(self, say: Callable[[str], None], data: "ReidData", *, epochs: int, max_time_s: float | None) -> None:
+        self._say, self._data, self._epochs, self._limit = say, data, epochs, max_time_s
         self._began: float | None = None
 
     def step(self, done: int, total: int) -> None:
@@ -307,11 +318,46 @@ class _Telling:
 
     def epoch(self, row: Mapping[str, float | None]) -> None:
         """After each epoch."""
-        told = [f"{name} {value:.3f}" for name, value in row.items() if name.startswith(("loss", "val_")) and value]
+        told = [
+            f"{name} {value:.3f}"
+            for name, value in row.items()
+            if name.startswith(("loss", "val_")) and value is not None
+        ]
         seconds = row.get("seconds") or 0.0
         self._say(f"epoch {row['epoch']:g} of {self._epochs} ({duration(seconds)}): {', '.join(told)}")
         if note := self._data.epoch_note():
             self._say(note)
+
+
+def _nothing(line: str) -> None:
+    """Says nothing."""
+
+
+def _refuse_place(out: Path) -> None:
+    """Raises UsageError where OUT holds a run over pictures: both would write report.html there."""
+    if (out / STATE_FOLDER / "journal.db").exists():
+        raise UsageError(f"{out} holds a run of another recipe; choose another OUT for the training")
+
+
+def _refuse_change(out: Path, options: Mapping[str, Json], table: "pl.DataFrame") -> None:
+    """Raises ChangedConfig where OUT holds a training with other options, or on other crops."""
+    if not (out / STATE).is_file():  # nothing was learnt yet
+        return
+    rest = "give the same to go on, choose another OUT, or start anew with --fresh"
+    try:
+        was = json.loads((out / STATE_FOLDER / _OPTIONS).read_bytes())
+        load_folds(out / FOLDS, table)
+    except FileNotFoundError:
+        was = options
+    except (InputError, ValueError) as error:
+        raise ChangedConfig(f"{out} holds a training on other crops ({error}); {rest}") from None
+    changes = [
+        f"{name} was {was.get(name)}, now {options.get(name)}"
+        for name in {**was, **options}
+        if was.get(name) != options.get(name)
+    ]
+    if changes:
+        raise ChangedConfig(f"{out} holds a training with other options: {'; '.join(changes)}; {rest}")
 
 
 def embed(embedder: Any, crops: Sequence[Callable[[], NDArray[np.uint8]]], device: str) -> NDArray[np.float32]:

@@ -3,21 +3,17 @@
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from itertools import islice
-from typing import TYPE_CHECKING, Protocol, TypeAlias
+from typing import Any, Protocol, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
-
-if TYPE_CHECKING:
-    import torch
-
-    Batch: TypeAlias = tuple[torch.Tensor, torch.Tensor]
 
 Score: TypeAlias = Callable[[NDArray[np.float32], NDArray[np.int64]], Mapping[str, float]]
 
 
 class Loader(Protocol):
-    """Batches of one epoch: uint8 [B, h, w, 3] (or [B, V, h, w, 3]) and int64 rows [B] (or [B, V]); a DataLoader.
+    """Batches of one epoch; a DataLoader. Of crops: uint8 [B, h, w, 3] (or [B, V, h, w, 3]) and int64 rows [B] (or
+    [B, V]); of pictures with maps: SegmentBatch.
 
     Where it, its sampler or its batch sampler has `set_epoch`, that is called with the number of the epoch, from 0,
     before each.
@@ -25,7 +21,7 @@ class Loader(Protocol):
 
     def __len__(self) -> int: ...
 
-    def __iter__(self) -> "Iterator[Batch]": ...
+    def __iter__(self) -> Iterator[Any]: ...
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,7 +60,7 @@ class Epochs:
     def __len__(self) -> int:
         return limited(len(self._loader), self._limit)
 
-    def __iter__(self) -> "Iterator[Batch]":
+    def __iter__(self) -> Iterator[Any]:
         told: list[object] = []
         for part in (
             self._loader,

@@ -1,6 +1,6 @@
-"""What a training leaves: `last` and `best`, embedders that anybody can open, and the state that it resumes from.
+"""What a training leaves: `last` and `best`, networks that anybody can open, and the state that it resumes from.
 
-    OUT/last/  OUT/best/            model.safetensors, config.json (models/embedder_files.py)
+    OUT/last/  OUT/best/            model.safetensors, config.json (models/network_folder.py)
     OUT/.lightmill/training.ckpt    weights, optimiser, counters: read with `weights_only`, so it cannot run code
 
 Each appears whole or not at all. The state is written last: a training that is killed at any instant resumes from the
@@ -14,10 +14,11 @@ from typing import TYPE_CHECKING, Any
 
 from lightmill.engine.outputs import temporary_name, writing
 from lightmill.errors import OutputError
-from lightmill.models.embedder_files import EmbedderConfig, restore_folder, save_embedder
+from lightmill.models.network_folder import restore_folder, save_folder
 
 if TYPE_CHECKING:
-    from lightmill.models.embedder_network import EmbedderNetwork
+    import torch
+    from pydantic import BaseModel
 
 LAST, BEST = "last", "best"
 STATE = Path(".lightmill", "training.ckpt")
@@ -38,11 +39,11 @@ class Checkpoints:
     def best(self) -> Path:
         return self.out / BEST
 
-    def save(self, network: "EmbedderNetwork", config: EmbedderConfig, *, is_best: bool) -> None:
+    def save(self, network: "torch.nn.Module", settings: "BaseModel", *, is_best: bool) -> None:
         """Writes `last`, and `best` where it is that. Raises OutputError where nothing can be written any more."""
-        save_embedder(self.last, network, config)
+        save_folder(self.last, network, settings)
         if is_best:
-            save_embedder(self.best, network, config)
+            save_folder(self.best, network, settings)
 
     def save_state(self, write: Callable[[Path], None]) -> None:
         """`write` puts the state at the path that it is given; after that it counts."""

@@ -10,14 +10,14 @@ from pathlib import Path
 from typing import Any
 
 from lightmill.errors import RunError
-from lightmill.train.options import ReidOptions
+from lightmill.train.loop_options import LoopOptions
 
 # With AMX, torch 2.13 gives gradients of bfloat16 convolutions with stride 2 that are whatever was in memory, where a
-# map is 1 or 2 px wide. A backbone halves five times, so from here on its maps are wider.
+# map is 1 or 2 px wide. A network halves five times, so from here on its maps are wider.
 LEAST_BF16_PX = 64
 
 
-def trainer_options(options: ReidOptions, out: Path) -> dict[str, Any]:
+def trainer_options(options: LoopOptions, out: Path) -> dict[str, Any]:
     """Lightning without what it shows and leaves behind by itself."""
     cuda = options.device.startswith("cuda")
     number = int(options.device.partition(":")[2] or 0)
@@ -27,6 +27,7 @@ def trainer_options(options: ReidOptions, out: Path) -> dict[str, Any]:
         "precision": _precision(options),
         "max_epochs": options.epochs,
         "gradient_clip_val": options.clip or None,
+        "accumulate_grad_batches": options.accumulate,
         "default_root_dir": str(out),
         "logger": False,
         "enable_checkpointing": False,
@@ -37,7 +38,7 @@ def trainer_options(options: ReidOptions, out: Path) -> dict[str, Any]:
     }
 
 
-def _precision(options: ReidOptions) -> str:
+def _precision(options: LoopOptions) -> str:
     """As Lightning names it."""
     import torch
 

@@ -1,0 +1,102 @@
+"""Training a student: batches of pictures and class maps in, a folder that `mask` and `evaluate segment` open out."""
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from lightmill.errors import UsageError
+from lightmill.train.batches import Loader
+from lightmill.train.loop import OnEpoch, OnStep, Trained, Work, check_precision, need_packages, train
+from lightmill.train.segment_options import SegmentOptions
+
+if TYPE_CHECKING:
+    from lightmill.models.backbones import Backbone
+    from lightmill.models.student import StudentConfig
+    from lightmill.models.student_network import StudentNetwork
+    from lightmill.train.segment_module import SegmentModule
+
+NEEDED = "torch", "transformers", "lightning"
+
+
+@dataclass(frozen=True, kw_only=True)
+class SegmentBatches:
+    """What a student is trained on, and by what it is judged: loaders of data/segments.py.
+
+    `rows` stands for which pictures they are, and in which split.
+    """
+
+    train: Loader
+    valid: Loader | None = None
+    rows: str = ""
+
+
+def fit(
+    options: SegmentOptions,
+    data: SegmentBatches,
+    out: Path,
+    *,
+    fresh: bool = False,
+    on_epoch: OnEpoch | None = None,
+    on_step: OnStep | None = None,
+) -> Trained:
+    """Trains a student into `out`, or goes on where a training of the same options was stopped there: see `loop.train`.
+
+    Raises MissingExtra, ModelError and UsageError for a backbone, and what `loop.train` raises.
+    """
+    need_packages(NEEDED)
+    check_precision(options, of="pictures")
+    if not len(data.train):
+        raise UsageError("there is no batch to train on")
+    from lightmill.train.segment_module import BEST_BY, SegmentModule
+
+    def make(steps: int) -> "tuple[SegmentModule, StudentConfig]":
+        network, config, options_ = made(options)
+        return SegmentModule(network, options_, steps=steps), config
+
+    work = Work(
+        train=data.train,
+        valid=data.valid,
+        best_by=BEST_BY,
+        labels=options.names,
+        label_kind="classes",
+        rows=data.rows,
+    )
+    return train(options, work, out, make, fresh=fresh, on_epoch=on_epoch, on_step=on_step)
+
+
+def made(options: SegmentOptions) -> "tuple[StudentNetwork, StudentConfig, SegmentOptions]":
+    """A student as the options want it, its settings, and the options with the colours that it takes.
+
+    Weights are drawn from torch's generator. Raises ModelError and UsageError for a backbone.
+    """
+    import torch
+
+    from lightmill.models.student import student_on
+
+    backbone = _backbone(options)
+    colours: dict[str, Any] = {} if backbone is None else {"mean": backbone.mean, "std": backbone.std}
+    config = _config_of(options, backbone, colours)
+    network = student_on(None if backbone is None else backbone.model, config, dropout=options.dropout)
+    network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch's stubs
+    return network, config, options.model_copy(update={"augment": replace(options.augment, **colours)})
+
+
+def _backbone(options: SegmentOptions) -> "Backbone | None":
+    if options.backbone is None:
+        return None
+    from lightmill.models.backbones import open_backbone
+
+    return open_backbone(options.backbone)
+
+
+def _config_of(options: SegmentOptions, backbone: "Backbone | None", colours: dict[str, Any]) -> "StudentConfig":
+    from lightmill.models.student import StudentConfig
+
+    return StudentConfig(
+        size=options.size,
+        backbone=None if backbone is None else backbone.settings,
+        names=options.names,
+        background=options.background,
+        size_hw=options.size_hw,
+        **colours,
+    )

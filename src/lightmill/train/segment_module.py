@@ -1,0 +1,84 @@
+"""What the training of a student makes small, and how the whole of its validation is scored.
+
+This module needs torch and lightning when it is imported; it is imported where a training begins.
+"""
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import torch  # noqa: TID253 (imported only where a training begins; a LightningModule needs it)
+
+from lightmill.data.segment_loader import SegmentBatch
+from lightmill.models.student_heads import DeepHeads
+from lightmill.models.student_network import StudentNetwork
+from lightmill.ops.segment_metrics import confusion, map_of_logits, mean, scores
+from lightmill.train.module import LoopModule, Losses
+from lightmill.train.segment_options import SegmentOptions
+
+BEST_BY = "mean_iou"
+_BACKBONE = "encoder.backbone."
+
+
+class SegmentModule(LoopModule[StudentNetwork]):
+    """The network, the heads that only training has, and the average of the network's weights.
+
+    What is validated and saved is the network itself; scores come from counts of pixels over the whole validation.
+    """
+
+    options: SegmentOptions
+
+    def __init__(self, network: StudentNetwork, options: SegmentOptions, *, steps: int) -> None:
+        super().__init__(network, options, steps=steps)
+        self.deep = DeepHeads(network) if options.deep else None
+        self._loss = options.loss
+        classes = counted(options.names)
+        self.register_buffer("confused", torch.zeros(len(classes), len(classes), dtype=torch.int64), persistent=False)
+
+    def parameter_groups(self) -> list[dict[str, Any]]:
+        options = self.options
+        groups: dict[tuple[float, float], list[torch.nn.Parameter]] = {}
+        for part in (self.network, self.deep):
+            for name, weights in part.named_parameters() if part is not None else ():
+                scale = options.backbone_rate if name.startswith(_BACKBONE) else 1.0
+                groups.setdefault((scale, options.decay if weights.ndim > 1 else 0.0), []).append(weights)
+        return [{"params": each, "scale": scale, "weight_decay": decay} for (scale, decay), each in groups.items()]
+
+    def losses(self, batch: SegmentBatch) -> Losses:
+        varied = self.options.augment(batch.images, batch.maps, self.chances)
+        outputs = self.network.outputs(varied.images)
+        coarse = [] if self.deep is None else self.deep(outputs)
+        with torch.autocast(outputs.logits.device.type, enabled=False):
+            return self._loss.supervised(outputs.logits, coarse, varied.maps)
+
+    # --- validation: whole numbers over the whole set ----------------------------------------------------------------
+
+    def begin_validation(self) -> None:
+        self.confused.zero_()
+
+    def validation_step(self, batch: SegmentBatch, batch_idx: int) -> None:  # noqa: ARG002 (Lightning's)
+        plain = self.options.augment.plain()(batch.images, batch.maps)
+        predicted = map_of_logits(self.judged(plain.images))
+        self.confused += confusion(plain.maps, predicted, classes=len(self.confused))
+
+    def validated(self) -> Mapping[str, float]:
+        return figures(self.confused.cpu().numpy(), self.options.names)
+
+
+def counted(names: tuple[str, ...]) -> tuple[str, ...]:
+    """The classes of class maps: the foreground's name alone stands for two."""
+    return ("background", *names) if len(names) == 1 else names
+
+
+def figures(confused: Any, names: tuple[str, ...]) -> dict[str, float]:
+    """What is told of each epoch, of a confusion matrix int64 [C, C]; names as in options.
+
+    `mean_iou` and so on are means over the classes, of one foreground its own; `iou/NAME` only where there are several.
+    """
+    found = scores(confused)
+    looked_for = slice(1, None) if len(names) == 1 else slice(None)
+    kinds = {"iou": found.iou, "dice": found.dice, "precision": found.precision, "recall": found.recall}
+    told = {f"mean_{kind}": mean(values[looked_for]) for kind, values in kinds.items()} | {"accuracy": found.accuracy}
+    if len(names) > 1:
+        told |= {f"iou/{name}": float(value) for name, value in zip(names, found.iou, strict=True)}
+    return {name: value for name, value in told.items() if name == BEST_BY or not math.isnan(value)}
