@@ -1,12 +1,13 @@
 """Epochs of segmentation with samples that are kept, beside a plain data set of cv2 in workers; the same nano student.
 
-    python benchmarks/bench_segment_data.py [--camvid DIR] [--photos DIR] [--pictures 200] [--rounds 3] [--json F]
+    python benchmarks/bench_segment_data.py [--sets camvid,hd,phone] [--pictures 200] [--rounds 3] [--json F]
 
-Two sets of real photographs (neither comes with the project; a set whose folder is not there is left out):
+Sets of real photographs (none comes with the project; one whose folder is not there is left out):
 
     camvid   pictures of CamVid/train as they are: JPEG 480x360 with PNG class maps; trained on at 480x360
     hd       made here: windows of the given photographs enlarged to 1920x1080, JPEG of quality 92, with PNG class maps
              of 11 classes (levels of the blurred picture); trained on at 480x270
+    phone    as hd, 4000x3000 (12 MP), trained on at 480x360; a quarter as many
 
 and three ways through an epoch, batches of 16, two workers:
 
@@ -15,10 +16,12 @@ and three ways through an epoch, batches of 16, two workers:
     first    SegmentData, the epoch in which samples are made and kept; augmentation here, on the batch
     second   the same, in the epochs after that
 
-Each is run alone (`load`: batches are taken and dropped, varied and normalised) and with training (`train`: one step of
-StudentNetwork nano a batch, cross entropy and Dice, AdamW, in bf16 where the CPU has AMX). Wall and CPU time, medians of
-rounds that go in turn; CPU time is that of this process and its workers. `waits`: the share of the epoch in which
+Each is run alone (`load`: batches are taken, varied and normalised, and dropped) and with training (`train`: a step of
+StudentNetwork nano a batch, cross entropy and Dice, AdamW, in bf16 where the CPU has AMX). Wall and CPU time, medians
+of rounds that go in turn; CPU time is that of this process and its workers. `waits`: the share of the epoch in which
 training waited for a batch, that of the first one, which the pipeline has to be filled for, apart.
+
+What can be saved is what `plain` loads for, so the ratio of `train` hangs on how long a step takes beside that.
 """
 
 import os
@@ -49,38 +52,40 @@ from lightmill.train.segment_losses import SegmentLoss, total
 
 BATCH, WORKERS, CLASSES = 16, 2, 11
 MEAN, STD = np.array((0.485, 0.456, 0.406), np.float32), np.array((0.229, 0.224, 0.225), np.float32)
-WANTED = {"plain / second, train": 2.0}
+SETS = {  # (width, height) of what is made, None for CamVid; size_hw that is trained on; how many, of those asked for
+    "camvid": (None, (360, 480), 1.0),
+    "hd": ((1920, 1080), (270, 480), 1.0),
+    "phone": ((4000, 3000), (360, 480), 0.25),
+}
 Batches = Iterator[tuple[torch.Tensor, torch.Tensor]]
 
 
 # --- input -----------------------------------------------------------------------------------------------------------
 
 
-def link_camvid(camvid: Path, work: Path, pictures: int) -> tuple[Path, tuple[int, int]]:
+def copy_camvid(camvid: Path, root: Path, pictures: int) -> None:
     for kind in ("images", "masks"):
-        (work / "camvid" / kind).mkdir(parents=True)
+        (root / kind).mkdir(parents=True)
         for path in sorted((camvid / "train" / kind).iterdir())[:pictures]:
-            shutil.copyfile(path, work / "camvid" / kind / path.name)
-    return work / "camvid", (360, 480)
+            shutil.copyfile(path, root / kind / path.name)
 
 
-def make_hd(photos: Path, work: Path, pictures: int) -> tuple[Path, tuple[int, int]]:
+def make_large(photos: Path, root: Path, pictures: int, size: tuple[int, int]) -> None:
+    """Windows of the photographs, enlarged to `size` (width, height)."""
     rng = np.random.default_rng(0)
     originals = [cv2.imread(str(path)) for path in sorted(photos.glob("*.jpg"))]
+    aspect = size[0] / size[1]
     for kind in ("images", "masks"):
-        (work / "hd" / kind).mkdir(parents=True)
+        (root / kind).mkdir(parents=True)
     for number in range(pictures):
         whole = originals[number % len(originals)]
-        height = min(whole.shape[0], whole.shape[1] * 9 / 16) * rng.uniform(0.7, 1)
-        high, wide = int(height), int(height * 16 / 9)
-        top, left = (
-            int(rng.integers(0, have - need + 1)) for have, need in zip(whole.shape, (high, wide), strict=False)
-        )
-        picture = cv2.resize(whole[top : top + high, left : left + wide], (1920, 1080), interpolation=cv2.INTER_CUBIC)
+        height = min(whole.shape[0], whole.shape[1] / aspect) * rng.uniform(0.7, 1)
+        seen = int(height), int(height * aspect)
+        top, left = (int(rng.integers(0, have - need + 1)) for have, need in zip(whole.shape, seen, strict=False))
+        picture = cv2.resize(whole[top : top + seen[0], left : left + seen[1]], size, interpolation=cv2.INTER_CUBIC)
         smooth = cv2.blur(cv2.cvtColor(picture, cv2.COLOR_BGR2GRAY), (61, 61))
-        cv2.imwrite(str(work / f"hd/images/{number:04d}.jpg"), picture, [cv2.IMWRITE_JPEG_QUALITY, 92])
-        cv2.imwrite(str(work / f"hd/masks/{number:04d}.png"), smooth // 24)
-    return work / "hd", (270, 480)
+        cv2.imwrite(str(root / f"images/{number:04d}.jpg"), picture, [cv2.IMWRITE_JPEG_QUALITY, 92])
+        cv2.imwrite(str(root / f"masks/{number:04d}.png"), smooth // 24)
 
 
 # --- a plain data set ------------------------------------------------------------------------------------------------
@@ -135,8 +140,7 @@ class Way:
 
     def __iter__(self) -> Batches:
         self.waits = []
-        batches = self._batches(self)
-        return batches
+        return self._batches(self)
 
     def next_of(self, iterator: Iterator[object]) -> object | None:
         began = time.perf_counter()
@@ -269,6 +273,7 @@ def main() -> int:
     shared = Path(__file__).resolve().parents[2] / "shared" / "data"
     parser.add_argument("--camvid", type=Path, default=shared / "camvid")
     parser.add_argument("--photos", type=Path, default=shared / "photos")
+    parser.add_argument("--sets", default="camvid,hd,phone")
     parser.add_argument("--pictures", type=int, default=200)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--json", type=Path)
@@ -278,15 +283,22 @@ def main() -> int:
     report |= {"torch": torch.__version__, "pictures": args.pictures, "rounds": args.rounds}
     work = Path(tempfile.mkdtemp(prefix="bench-segments-"))
     try:
-        for source, make in ((args.camvid, link_camvid), (args.photos, make_hd)):
+        for name in args.sets.split(","):
+            size, size_hw, share = SETS[name]
+            source, pictures = args.photos if size else args.camvid, int(args.pictures * share)
             if not source.is_dir():
-                print(f"left out, there is no {source}")
+                print(f"{name} is left out: there is no {source}")
                 continue
-            root, size_hw = make(source, work, args.pictures)
-            report[root.name] = found = summary(measure(root, size_hw, work, args.rounds))
-            print(f"{root.name}, {len(list((root / 'images').iterdir()))} pictures, at {size_hw[1]}x{size_hw[0]}")
-            for name, each in found.items():
-                print(f"  {name:<16} " + "  ".join(f"{what} {value:8.3f}" for what, value in each.items()))
+            if size:
+                make_large(source, work / name, pictures, size)
+            else:
+                copy_camvid(source, work / name, pictures)
+            found = summary(measure(work / name, size_hw, work, args.rounds))
+            report[name] = found
+            print(f"{name}, {pictures} pictures, at {size_hw[1]}x{size_hw[0]}")
+            for what, each in found.items():
+                print(f"  {what:<16} " + "  ".join(f"{key} {value:.3f}" for key, value in each.items()))
+            shutil.rmtree(work / name)
     finally:
         shutil.rmtree(work)
     if args.json:

@@ -41,7 +41,8 @@ def run_command_line(arguments: list[str]) -> int:
         code = app(arguments, exit_on_error=False, print_error=False, result_action="return_value")
         return int(code or 0)
     except CycloptsError as error:
-        return _complain(f"{_plain(str(error))} (lightmill {' '.join(arguments[:1])} --help lists the options)", 2)
+        name = " ".join(arguments[: 2 if " ".join(arguments[:2]) in RECIPES else 1])
+        return _complain(f"{_plain(str(error))} (lightmill {name} --help lists the options)", 2)
     except LightmillError as error:
         if debug:
             raise

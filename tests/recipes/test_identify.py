@@ -2,6 +2,7 @@
 
 import csv
 import json
+import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -287,6 +288,23 @@ def broken(game: Game, tmp_path: Path) -> Path:
         writer.writeheader()
         writer.writerows(rows)
     return folder / "q2.csv"
+
+
+def test_a_frame_that_is_cut_off_gives_no_names(game: Game, identify: Callable[..., Path], tmp_path: Path) -> None:
+    """A4.16: a box of the missing part would be a grey picture of somebody."""
+    folder = tmp_path / "frames"
+    folder.mkdir()
+    shutil.copy(game.test, folder)
+    for file in game.folder.glob("q2_*.png"):
+        Image.open(file).save(folder / file.name, "JPEG", quality=95)  # whatever its name says
+    whole = (folder / "q2_top_3.png").read_bytes()
+    (folder / "q2_top_3.png").write_bytes(whole[: len(whole) // 2])
+    for row in read(identify(test=folder / game.test.name)):
+        if (row["cam"], row["t"]) == ("top", "3"):
+            assert (row["label"], row["score"], row["status"]) == ("", "", "failed")
+            assert "whole frames only" in row["error"]
+        else:
+            assert row["status"] == "ok"
 
 
 def test_what_cannot_be_used_fails_alone(game: Game, identify: Callable[..., Path], tmp_path: Path) -> None:

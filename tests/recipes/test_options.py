@@ -24,6 +24,7 @@ from lightmill.recipes.registry import RECIPES, SUMMARIES, recipe_class
 from lightmill.recipes.relight import Relight
 from lightmill.recipes.split360 import Split360
 from lightmill.recipes.train_reid import TrainReid
+from lightmill.recipes.train_segment import TrainSegment
 
 NEVER_REPEATED = {"fresh", "progress", "trace"}  # by `lightmill retry`
 
@@ -257,6 +258,51 @@ OTHER_TRAIN_REID: dict[str, Any] = {
     "readers": 0,
     "device": "cpu",
 }
+OTHER_TRAIN_SEGMENT: dict[str, Any] = {
+    "size": "tiny",
+    "backbone": "org/backbone",
+    "backbone_rate": 0.5,
+    "dropout": 0.2,
+    "epochs": 3,
+    "accumulate": 2,
+    "limit_train": 3,
+    "rate": "auto",
+    "decay": 0.1,
+    "warmup": 0.2,
+    "clip": 1,
+    "ema": 0.9,
+    "patience": 3,
+    "amp": "off",
+    "seed": 9,
+    "tensorboard": False,
+    "cross_entropy": 0.5,
+    "dice": 0.5,
+    "focal": 1,
+    "lovasz": 1,
+    "deep": 0,
+    "distil": 0.5,
+    "distil_features": 0,
+    "temperature": 2,
+    "class_weights": "off",
+    "resolution": "640x480",
+    "batch": "auto",
+    "augment": 0.5,
+    "classes": "sky,road",
+    "ignore": "11,254",
+    "binary": True,
+    "boxes_as_masks": True,
+    "group": "folder",
+    "teacher": "org/segmenter",
+    "teacher_prompt": "tripod",
+    "teacher_points": "0.1,0.2",
+    "labels": "teacher",
+    "val_share": 0.1,
+    "cache": "off",
+    "max_bad": "5%",
+    "max_time": "10m",
+    "readers": 0,
+    "device": "cpu",
+}
 OTHER_CHECK: dict[str, Any] = {
     "classes": "sky,road",
     "ignore": "11,254",
@@ -271,6 +317,7 @@ OTHERS = {
     "crop": OTHER | OTHER_CROP,
     "negatives": OTHER | OTHER_NEGATIVES,
     "train reid": OTHER | OTHER_TRAIN_REID,
+    "train segment": OTHER | OTHER_TRAIN_SEGMENT,
     "identify": OTHER | OTHER_IDENTIFY,
     "check": OTHER | OTHER_CHECK,
 }
@@ -284,6 +331,7 @@ NEEDED: dict[str, dict[str, Any]] = {
     "crop": {"store": "raw"},
     "negatives": {},
     "train reid": {},
+    "train segment": {},
     "identify": {},
     "check": {},
 }
@@ -560,6 +608,7 @@ def test_every_option_of_every_recipe_is_tried_here() -> None:
         assert recipe_class(recipe.name) is recipe
         assert set(recipe.model_fields) == set(values)
     assert set(TrainReid.model_fields) <= set(OTHERS["train reid"])
+    assert set(TrainSegment.model_fields) <= set(OTHERS["train segment"])
     assert set(RECIPES) == set(SUMMARIES)
 
 
@@ -680,7 +729,7 @@ def test_options_with_several_values_take_commas_and_repetition_on_the_command_l
     """Both spellings are one config, so the same run goes on."""
     fields = recipe_class(recipe).model_fields
     for name in (name for name, field in fields.items() if is_several(field)):
-        if name in ("points", "boxes"):  # the commas are within a value
+        if name in ("points", "boxes", "teacher_points"):  # the commas are within a value
             continue
         kind = get_args(fields[name].annotation)[0]
         choices: Any = get_args(kind) or ((11, 254) if kind is int else ("person", "red bag"))

@@ -17,9 +17,10 @@ import pytest
 from sklearn.metrics import roc_auc_score
 from tests.conftest import checkout_env
 
+from lightmill.cli import run_command_line
 from lightmill.data.fold_file import load_folds
 from lightmill.data.pack import COLUMNS, CropPack, CropRow, PackWriter
-from lightmill.errors import ChangedConfig, InputError, ModelError, UsageError
+from lightmill.errors import ChangedConfig, InputError, ModelError, RunError, UsageError
 from lightmill.models.embedder import CropEmbedder
 from lightmill.models.embedder_files import read_config
 from lightmill.ops.crop_quality import covered, quality
@@ -54,7 +55,7 @@ def match(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Three quarters of a small match, of which the last is the test; in `crops` the pack of the others."""
     folder = tmp_path_factory.mktemp("match")
     write_match(
-        folder, players=10, unknown=2, quarters=3, sessions=3, frames=3, size=(480, 270), players_per_frame=8, threads=1
+        folder, players=10, unknown=2, quarters=3, sessions=2, frames=3, size=(480, 270), players_per_frame=8, threads=1
     )
     crop = Crop(images=str(folder / "images"), label="label_id", background_per_frame=1, **COLUMNS_OF_MATCH, **QUIET)
     assert crop.run(folder / "train_meta.csv", folder / "crops").failed == 0
@@ -153,7 +154,7 @@ def test_scores_are_those_of_loops_over_the_checkpoint_that_is_left(match: Path,
 def test_identify_takes_what_it_leaves(match: Path, trained: Path, tmp_path: Path) -> None:
     """From frames to names, with the thresholds of the training; every row of the test comes back."""
     Identify(
-        checkpoint=(str(trained / "best"),),
+        checkpoint=(str(trained),),  # its `best`
         gallery=(str(match / "crops"),),
         images=str(match / "images"),
         unknown="-1",
@@ -188,6 +189,13 @@ def test_negatives_are_trained_on(match: Path, trained: Path, tmp_path: Path) ->
     assert any(float(row["outliers"]) > 0 for row in with_nobody)
     train(match, tmp_path / "out", negatives=0, epochs=1)
     assert not any(float(row.get("outliers") or 0) for row in read(tmp_path / "out" / "steps.csv"))
+
+
+def test_views_of_a_player_are_made_to_agree(match: Path, tmp_path: Path) -> None:
+    """A4.2 and A4.3: pairs of side and top come from the command line down to a loss of their own."""
+    train(match, tmp_path / "out", views="side,top", consistency_weight=0.5, epochs=1)
+    steps = read(tmp_path / "out" / "steps.csv")
+    assert any(float(row["consistency"]) > 0 for row in steps)
 
 
 def test_a_threshold_is_chosen_anew_without_training(match: Path, trained: Path, tmp_path: Path) -> None:
@@ -407,6 +415,7 @@ def lines(process: "subprocess.Popen[str]") -> Iterator[str]:
         yield json.loads(line)["text"] if line.startswith("{") else line
 
 
+@pytest.mark.slow
 def test_ctrl_c_ends_with_130_and_the_same_command_makes_the_same(match: Path, trained: Path, tmp_path: Path) -> None:
     """Stopped after its first epoch, it goes on to what an uninterrupted training gives, byte for byte."""
     command = [sys.executable, "-m", "lightmill", "train", "reid", match / "crops", tmp_path / "out", *words_of(TINY)]
@@ -513,6 +522,22 @@ def test_what_cannot_be_trained_is_refused(options: dict[str, Any], says: str, m
 def test_values_that_are_refused(values: dict[str, Any], says: str) -> None:
     with pytest.raises(UsageError, match=says.replace("?", r"\?")):
         TrainReid.from_values(values)
+
+
+def test_a_training_that_went_wrong_is_told_in_one_line(match: Path, tmp_path: Path) -> None:
+    with pytest.raises(RunError, match="no number"):
+        train(match, tmp_path / "out", rate=1e30)
+    assert not (tmp_path / "out" / "best").exists()
+
+
+def test_fewer_players_than_a_batch_takes_are_all_in_it(match: Path, tmp_path: Path) -> None:
+    """With the defaults, on a small match."""
+    assert train(match, tmp_path / "out", identities=16, epochs=1, limit_train=1).exit_code == 0
+
+
+def test_a_wrong_option_names_the_help_of_the_command(match: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    assert run_command_line(["train", "reid", str(match / "crops"), "out", "--lr", "1"]) == 2
+    assert "(lightmill train reid --help lists the options)" in capfd.readouterr().err
 
 
 def test_packs_that_do_not_serve(match: Path, tmp_path: Path) -> None:

@@ -1,4 +1,5 @@
 import os
+import platform
 import subprocess
 import sys
 
@@ -27,3 +28,22 @@ def test_it_says_where_it_is_too_late(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "torch", sys)
     assert not wait_patiently()
     assert os.environ["OMP_WAIT_POLICY"] == "ACTIVE"
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="other systems have no mallopt")
+def test_memory_of_arrays_that_are_gone_is_there_again() -> None:
+    """Page faults, as the system counts them, of arrays that come and go."""
+    code = (
+        "import resource, numpy as np\n"
+        "from lightmill.train.threads import keep_memory\n"
+        "count = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_minflt\n"
+        "def faults():\n"
+        "    np.ones(1 << 24, np.uint8)\n"
+        "    before = count()\n"
+        "    for _ in range(20): np.ones(1 << 24, np.uint8)\n"
+        "    return count() - before\n"
+        "before = faults(); assert keep_memory(); print(before, faults())"
+    )
+    done = subprocess.run([sys.executable, "-c", code], env=checkout_env(), capture_output=True, text=True, check=True)
+    before, after = map(int, done.stdout.split())
+    assert after < before / 10

@@ -49,7 +49,7 @@ class SegmentAugment:
     flip: float = 0.5  # chance of left and right swapped
     scale: tuple[float, float] = (0.5, 2.0)  # how many times larger things get; uniform in the exponent
     size_hw: SizeHW | None = None  # of what is cut out, px; None: as large as what comes in
-    brightness: float = 0.2  # up to this much is added, or taken off, of the range of levels
+    brightness: float = 0.1  # up to this much is added, or taken off, of the range of levels
     contrast: float = 0.2  # differences from the mean level change by up to this share
     gain: float = 0.1  # red, green and blue are each multiplied by up to this share more or less
     blur: float = 0.2  # chance of a blur

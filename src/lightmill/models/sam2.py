@@ -4,6 +4,9 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+import numpy as np
+from numpy.typing import NDArray
+
 from lightmill.errors import ModelError, UsageError
 from lightmill.models.kinds import Image, Instances, Mask
 from lightmill.models.pixels import PixelSpec, batches, mask_levels, read_pixel_spec, upsampled
@@ -87,15 +90,29 @@ class Sam2(HubModel):
 
     def __call__(self, image: Sequence[Image]) -> list[Instances]:
         """[H, W, 3] uint8 of any sizes -> for each, what was asked for, best score first."""
+        return self._looked_at(image)[0]
+
+    def with_features(self, image: Sequence[Image]) -> tuple[list[Instances], list[NDArray[np.float32]]]:
+        """What a call gives, and what the encoder saw of each picture: its coarsest map [D, h, w], of the whole of it.
+
+        float32, whatever the model calculates with. For students that are to see likewise.
+        """
+        found, seen = self._looked_at(image)
+        return found, [each.float().cpu().numpy() for each in seen]
+
+    def _looked_at(self, image: Sequence[Image]) -> "tuple[list[Instances], list[torch.Tensor]]":
         import torch
 
         spec = self._spec
         model = self._loaded()
         assert spec is not None, "set by load, with the model"
         found = [Instances() for _ in image]
+        maps = [torch.empty(0)] * len(found)
         with torch.inference_mode():
             for indices, pixels in batches(image, spec, device=self._device, dtype=torch_dtype_for(self._device)):
                 seen = model.get_image_embeddings(pixels)
+                for row, index in enumerate(indices):
+                    maps[index] = seen[-1][row]
                 if self.grid:
                     for row, index in enumerate(indices):
                         one = [level[row : row + 1] for level in seen]
@@ -104,7 +121,7 @@ class Sam2(HubModel):
                 logits, scores = self._asked(seen, pixels, self._prompt())
                 for row, index in enumerate(indices):
                     found[index] = self._answers(logits[row], scores[row], image[index].shape[:2])
-        return found
+        return found, maps
 
     def _prompt(self) -> _Prompt:
         import torch

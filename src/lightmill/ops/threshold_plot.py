@@ -63,7 +63,8 @@ def threshold_svg(
     parts = [
         (
             f'<svg xmlns="http://www.w3.org/2000/svg" class="lm-threshold" viewBox="0 0 {_WIDE} {_HIGH}" '
-            f'width="{_WIDE}" height="{_HIGH}" role="img" aria-label="{escape(label)}">'
+            f'width="{_WIDE}" height="{_HIGH}" style="max-width:100%;height:auto" role="img" '
+            f'aria-label="{escape(label)}">'
         ),
         _style(scheme),
         f'<rect class="page" width="{_WIDE}" height="{_HIGH}"/>',

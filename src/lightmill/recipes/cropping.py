@@ -8,16 +8,14 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from lightmill.codecs.decode import decode
 from lightmill.codecs.encode import ImageFormat, encode
-from lightmill.codecs.header import Header, open_picture
-from lightmill.codecs.picture import fresh
+from lightmill.codecs.header import Header
 from lightmill.data.crops import resize_into
 from lightmill.data.pack import Kind
 from lightmill.engine.items import Json, Notes
-from lightmill.errors import DamagedImage
 from lightmill.ops.boxes import Cleaned, Flags, Floats, Places, places_in
 from lightmill.ops.negatives import Negatives, draw_background, draw_partial
+from lightmill.recipes.pictures import decode_whole
 from lightmill.recipes.previews import preview
 from lightmill.sources.boxes import FrameRef
 from lightmill.types import Size
@@ -87,17 +85,8 @@ class Cutter:
     # --- stages ------------------------------------------------------------------------------------------------------
 
     def decode(self, data: bytes, notes: Notes) -> Pixels:
-        """[H, W, 3] sRGB, upright. Raises DecodeError, also for a frame of which a part is missing.
-
-        Elsewhere what can be decoded is kept; here a box of the missing part would be a grey picture of somebody.
-        """
-        decoded = decode(data, max_pixels=self.max_pixels)
-        if decoded.recovered:
-            if damage := open_picture(data).read(fresh).recovered:  # else it was only about its colours
-                raise DamagedImage(f"crops are cut from whole frames only: {damage}")
-            notes.recovered(decoded.recovered)
-        notes.meta.update(decoded.meta)
-        return decoded.pixels
+        """[H, W, 3] sRGB, upright. Raises DecodeError, also for a frame of which a part is missing."""
+        return decode_whole(data, notes, self.max_pixels)
 
     def cut(self, image: Pixels, key: str, ref: FrameRef, notes: Notes) -> list[Cut]:
         """What is cut of a frame: its boxes in the order of their rows, then background, then partials."""

@@ -109,7 +109,7 @@ class Identify(Boxed):
         if not self.gallery:
             raise UsageError("--gallery is missing: a pack of `lightmill crop` with those who are known")
         source = self.boxes_of(input)
-        models = [CropEmbedder(name, at_once=CROPS_TOGETHER) for name in self.checkpoint]
+        models = [CropEmbedder(_best_of(name), at_once=CROPS_TOGETHER) for name in self.checkpoint]
         device = chosen_device(self.device)
         for model in models:
             model.check(device)
@@ -145,6 +145,12 @@ class Identify(Boxed):
             if isinstance(given := found.get(name), list):
                 found[name] = [str(Path(str(one)).resolve()) if Path(str(one)).exists() else one for one in given]
         return found
+
+
+def _best_of(name: str) -> str:
+    """The checkpoint that is meant: of the OUT of a training its `best`."""
+    is_training = not Path(name, "config.json").exists() and Path(name, "best", "config.json").is_file()
+    return str(Path(name, "best")) if is_training else name
 
 
 def _expand(models: Sequence[CropEmbedder], packs: Sequence[CropPack]) -> float:

@@ -10,7 +10,6 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from lightmill.codecs.decode import decode
 from lightmill.codecs.header import Header
 from lightmill.data.pack import CropPack
 from lightmill.engine.items import MADE, Item, Json, Notes, Settled
@@ -21,7 +20,7 @@ from lightmill.errors import DecodeError, OutputError
 from lightmill.models.embedder import CropEmbedder
 from lightmill.ops.boxes import areas, places_in
 from lightmill.ops.quality import sharpness
-from lightmill.recipes.pictures import PREVIEW_PX, read_picture
+from lightmill.recipes.pictures import PREVIEW_PX, decode_whole, read_picture
 from lightmill.recipes.previews import preview
 from lightmill.sources.boxes import FrameRef
 
@@ -60,13 +59,10 @@ class Cutter:
     max_pixels: int
 
     def __call__(self, data: bytes, ref: FrameRef, notes: Notes) -> Crops:
-        """The crops of a frame; what becomes of rows without one is noted in the item's meta."""
-        decoded = decode(data, max_pixels=self.max_pixels)
-        if decoded.recovered:
-            notes.recovered(decoded.recovered)
-        notes.meta.update(decoded.meta)
-        preview(notes, "input", decoded.pixels, PREVIEW_PX)
-        found = dict(self.cut(decoded.pixels, ref.rows))
+        """The crops of a frame; what becomes of rows without one is noted in the item's meta. Raises DecodeError."""
+        frame = decode_whole(data, notes, self.max_pixels)
+        preview(notes, "input", frame, PREVIEW_PX)
+        found = dict(self.cut(frame, ref.rows))
         why = "it has no area" if self.whole else "it is outside of its frame, or has no area"
         if dropped := {str(row + 1): f"the box cannot be used: {why}" for row in ref.rows if row not in found}:
             notes.meta[DROPPED] = dict(dropped)

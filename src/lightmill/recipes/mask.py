@@ -35,10 +35,14 @@ from lightmill.recipes.base import (
     repeated,
 )
 from lightmill.recipes.masking import (
+    FLIPS_HELP,
+    OF_CHECKPOINTS,
+    TILE_HELP,
     Choice,
     Found,
     MaskRule,
     PanoramaMode,
+    TileOption,
     for_segmenter,
     is_local_model,
     located,
@@ -84,8 +88,8 @@ class Mask(Recipe):
 
     model: str | None = Field(
         None,
-        description="builtin:salient, a folder in the layout of transformers, or a hub id "
-        "(default: facebook/sam3 with --prompt, else builtin:salient).",
+        description="builtin:salient, the folder of a checkpoint of `train segment`, a folder in the layout of "
+        "transformers, or a hub id (default: facebook/sam3 with --prompt, else builtin:salient).",
     )
     prompt: tuple[str, ...] = repeated(description="What to find, in words, or a class of the model.")
     points: tuple[Point, ...] = repeated(
@@ -99,6 +103,8 @@ class Mask(Recipe):
         le=1,
         description="Leave out what scores below this (default: the model's own, 0.5 for SAM 3).",
     )
+    tile: TileOption = Field("off", description=f"{TILE_HELP} {OF_CHECKPOINTS}")
+    flips: bool = Field(False, description=f"{FLIPS_HELP} {OF_CHECKPOINTS}")
     instances: Choice = Field(
         "union", description="Of several things: all as one, the largest, the best, or each in a file of its own too."
     )
@@ -158,6 +164,8 @@ class Mask(Recipe):
             boxes=self.boxes,
             grid=self.grid,
             score=self.score,
+            tile=self.tile,
+            flips=self.flips,
         )
         return self.job_with(segmenter, input, out)
 
@@ -216,7 +224,7 @@ class Mask(Recipe):
         )
         found = rule.of_picture(image, instances, panorama=self.panorama)
         notes.meta.update(found.about)
-        if len(self.prompt) > 1:
+        if len(self.prompt) > 1 or len({*found.labels}) > 1:
             notes.meta["labels"] = list(found.labels)
         if notes.sampled:
             preview(notes, "found", tinted(image, found.parts, longest_px=2 * PREVIEW_PX), PREVIEW_PX)

@@ -5,9 +5,10 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal, TypeAlias
+from typing import Annotated, Any, Literal, TypeAlias
 
 import numpy as np
+from pydantic import BeforeValidator
 
 from lightmill.engine.stages import Batch, Each
 from lightmill.models.kinds import Image, Instances, Mask, Segmenter
@@ -17,6 +18,27 @@ from lightmill.recipes.panoramas import ASPECT_TOLERANCE
 
 Choice: TypeAlias = Literal["union", "largest", "best", "each"]
 PanoramaMode: TypeAlias = Literal["auto", "yes", "no"]
+
+_LEAST_TILED, _MOST_TILED = 8, 1 << 17  # px
+
+
+def _tile(value: Any) -> Any:
+    """`off` (which YAML takes for a no), `auto`, or a number of pixels."""
+    text = "off" if value is False else str(value).strip()
+    if text.isdecimal() and _LEAST_TILED <= int(text) <= _MOST_TILED:
+        return int(text)
+    if text in ("off", "auto"):
+        return text
+    raise ValueError(f"it is off, auto, or a number of pixels from {_LEAST_TILED} to {_MOST_TILED}")
+
+
+TileOption = Annotated[Literal["off", "auto"] | int, BeforeValidator(_tile)]
+
+TILE_HELP = (
+    "Look at larger pictures in tiles of the training's size: auto, or N: once the longer side is reduced to N px."
+)
+FLIPS_HELP = "Look at every picture mirrored, too, and take the mean; twice the time."
+OF_CHECKPOINTS = "Only with a checkpoint of `train segment`."
 
 BATCH = 8  # pictures that a model on the device is given at once
 MARGIN_SHARE = 1 / 8  # of a panorama's width, that it is continued by on either side: 45 degrees

@@ -6,9 +6,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lightmill.codecs.decode import decode
-from lightmill.codecs.header import Header, read_header
+from lightmill.codecs.header import Header, open_picture, read_header
+from lightmill.codecs.picture import fresh
 from lightmill.engine.items import Notes, Ref
 from lightmill.engine.stages import Each
+from lightmill.errors import DamagedImage
 from lightmill.recipes.previews import preview
 
 if TYPE_CHECKING:
@@ -49,6 +51,20 @@ def decode_picture(data: bytes, notes: Notes, max_pixels: int) -> tuple[NDArray[
     notes.meta.update(decoded.meta)
     preview(notes, "input", decoded.pixels, PREVIEW_PX)
     return decoded.pixels, decoded.alpha
+
+
+def decode_whole(data: bytes, notes: Notes, max_pixels: int) -> NDArray[np.uint8]:
+    """[H, W, 3] sRGB, upright, of a frame that boxes are cut out of. Raises DecodeError, also where a part is missing.
+
+    Elsewhere what can be decoded is kept; here a box of the missing part would be a grey picture of somebody (A4.16).
+    """
+    decoded = decode(data, max_pixels=max_pixels)
+    if decoded.recovered:
+        if damage := open_picture(data).read(fresh).recovered:  # else it was only about its colours
+            raise DamagedImage(f"crops are cut from whole frames only: {damage}")
+        notes.recovered(decoded.recovered)
+    notes.meta.update(decoded.meta)
+    return decoded.pixels
 
 
 def picture_of_frame(frame: "Frame", notes: Notes) -> tuple[NDArray[np.uint8], None]:

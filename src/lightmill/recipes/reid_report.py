@@ -13,9 +13,15 @@ from lightmill.errors import ItemError
 from lightmill.ops.threshold_plot import threshold_svg
 from lightmill.ops.thresholds import POOLED, Chosen
 from lightmill.recipes.reid_judge import Answers, Judge
-from lightmill.train.report import History, Section, curves, picture, table, training_page
+from lightmill.train.report import History, Section, curves, note, picture, table, training_page
 
 _ERRORS = 24  # crops that are shown
+_MEANING = (
+    "Crops by themselves, and tracklets as identify makes them, of groups that were not trained on. rank_1: share of "
+    "the known whose nearest player is right. auroc: how well scores tell known from unknown (0.5: not at all). oscr: "
+    "both at once. dir: share of the known named rightly where no more unknown ones are taken for somebody than the "
+    "target says (1 % where it says no rate). cmc_K, mAP, mINP: known crops against single crops of the gallery."
+)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -67,7 +73,7 @@ class ReidReport:
     def _held_out(self) -> str:
         names = list(dict.fromkeys(name for of in self.figures.values() for name in of))
         rows: list[Sequence[object]] = [(name, *(of.get(name) for of in self.figures.values())) for name in names]
-        return table(rows, head=("", *self.figures))
+        return table(rows, head=("", *self.figures)) + note(_MEANING)
 
     def _thresholds(self) -> str:
         rows = [

@@ -23,7 +23,7 @@ from lightmill.engine.outputs import Outputs
 from lightmill.engine.progress import open_progress
 from lightmill.engine.run import STATE_FOLDER
 from lightmill.engine.wording import count_of, duration
-from lightmill.errors import ChangedConfig, InputError, ItemError, UsageError
+from lightmill.errors import ChangedConfig, InputError, ItemError, RunError, UsageError
 from lightmill.ops.thresholds import Chosen, parse_target
 from lightmill.recipes.base import Options, SizeOption, listed, repeated, run_only
 from lightmill.recipes.devices import chosen_device
@@ -94,7 +94,7 @@ class TrainReid(ReidSettings, Options):
     size: SizeOption = Field(Size(128, 256), description="WIDTHxHEIGHT that crops are brought to.")
     mirror: float = Field(0.0, ge=0, le=1, description="Share of crops that are mirrored: not where numbers matter.")
     augment: float = Field(1.0, ge=0, le=1, description="How much crops are varied, from 0 (not at all) to 1.")
-    identities: int = Field(16, ge=2, description="Players in a batch …")
+    identities: int = Field(16, ge=2, description="Players in a batch, where there are so many …")
     samples: int = Field(4, ge=2, description="… crops of each, of several views where there are …")
     negatives: int = Field(8, ge=0, description="… and crops of nobody, where the pack has such.")
     within: str | None = Field(None, description="A column, such as group, that the players of a batch have in common.")
@@ -196,7 +196,7 @@ class TrainReid(ReidSettings, Options):
             train=fold.train_side,
             val=judge.rows,
             size_hw=(self.size.height, self.size.width),
-            identities=self.identities,
+            identities=min(self.identities, len(set(pack.table["label"][fold.train]))),
             samples=self.samples,
             negatives=self.negatives if len(fold.train_negatives) else 0,
             within=self.within,
@@ -207,6 +207,8 @@ class TrainReid(ReidSettings, Options):
 
     def _batches(self, data: "ReidData", judge: Judge) -> ReidBatches:
         def score(embeddings: NDArray[np.float32], rows: NDArray[np.int64]) -> Mapping[str, float]:
+            if not np.isfinite(embeddings).all():
+                raise RunError("embeddings are no numbers any more; try a lower --rate, or --amp off")
             ordered = np.empty_like(embeddings)
             ordered[rows] = embeddings
             return judge.of_crops(ordered).figures(fpir=rate_of(parse_target(self.target)))

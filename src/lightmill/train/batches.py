@@ -1,19 +1,23 @@
-"""What an embedder is trained on: batches, who is shown in them, and by what it is judged."""
+"""What is trained on, batch by batch; of an embedder, who is shown in them, and by what it is judged."""
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from itertools import islice
-from typing import Any, Protocol, TypeAlias
+from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
+if TYPE_CHECKING:
+    import torch
+
+    Batch: TypeAlias = tuple[torch.Tensor, torch.Tensor]
+
 Score: TypeAlias = Callable[[NDArray[np.float32], NDArray[np.int64]], Mapping[str, float]]
 
 
-class Loader(Protocol):
-    """Batches of one epoch; a DataLoader. Of crops: uint8 [B, h, w, 3] (or [B, V, h, w, 3]) and int64 rows [B] (or
-    [B, V]); of pictures with maps: SegmentBatch.
+class Batches(Protocol):
+    """Batches of one epoch; a DataLoader.
 
     Where it, its sampler or its batch sampler has `set_epoch`, that is called with the number of the epoch, from 0,
     before each.
@@ -22,6 +26,12 @@ class Loader(Protocol):
     def __len__(self) -> int: ...
 
     def __iter__(self) -> Iterator[Any]: ...
+
+
+class Loader(Batches, Protocol):
+    """Batches of crops: uint8 [B, h, w, 3] (or [B, V, h, w, 3]) and int64 rows [B] (or [B, V])."""
+
+    def __iter__(self) -> "Iterator[Batch]": ...
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,7 +64,7 @@ class ReidBatches:
 class Epochs:
     """A loader as Lightning gets it: told the epoch when it begins, and ended after `limit` batches (0: all)."""
 
-    def __init__(self, loader: Loader, epoch: Callable[[], int], *, limit: int) -> None:
+    def __init__(self, loader: Batches, epoch: Callable[[], int], *, limit: int) -> None:
         self._loader, self._epoch, self._limit = loader, epoch, limit
 
     def __len__(self) -> int:

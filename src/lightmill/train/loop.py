@@ -14,10 +14,11 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 from pydantic import BaseModel
 
 from lightmill.errors import ChangedConfig, MissingExtra, UsageError
-from lightmill.train.batches import Epochs, Loader, limited
+from lightmill.train.batches import Batches, Epochs, limited
 from lightmill.train.checkpoints import Checkpoints
 from lightmill.train.logs import RunLog
 from lightmill.train.loop_options import LoopOptions
+from lightmill.train.threads import keep_memory
 from lightmill.train.trainer import LEAST_BF16_PX, interruptible, quiet, trainer_options
 
 if TYPE_CHECKING:
@@ -48,8 +49,8 @@ class Work:
     `rows`: stands for which samples they are, "" where that is not compared.
     """
 
-    train: Loader
-    valid: Loader | None
+    train: Batches
+    valid: Batches | None
     best_by: str
     labels: tuple[str, ...]
     label_kind: str
@@ -86,6 +87,7 @@ def train(
     Raises ChangedConfig where `out` holds a training with other options or data, OutputError where nothing can be
     written or resumed, RunError where the loss is no number any more, and what `make` raises.
     """
+    keep_memory()
     import torch
 
     devices = [torch.device(options.device)] if options.device.startswith("cuda") else []
@@ -103,7 +105,7 @@ def train(
         return training.run(state)
 
 
-def batches_of(options: LoopOptions, loader: Loader) -> int:
+def batches_of(options: LoopOptions, loader: Batches) -> int:
     """How many batches an epoch has: whole steps. Raises UsageError where there is not one."""
     number = limited(len(loader), options.limit_train)
     if number < options.accumulate:

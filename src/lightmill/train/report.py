@@ -13,7 +13,7 @@ History: TypeAlias = Sequence[Mapping[str, float | None]]
 Section: TypeAlias = tuple[str, str]  # title, HTML
 
 _WIDE, _HIGH = 720, 260  # px of a chart
-_LEFT, _RIGHT, _TOP, _BOTTOM = 52, 150, 16, 36
+_LEFT, _RIGHT, _TOP, _BOTTOM = 64, 150, 16, 36
 _COLOURS = ("#2c5fc4", "#b4610c", "#2a7f62", "#8d3fa8", "#b3273a", "#5c5f66")
 _DARK = ("#84abf7", "#eda24a", "#6cc9a4", "#cf95e6", "#f18b98", "#a1a4ac")
 
@@ -43,7 +43,12 @@ def table(rows: Sequence[Sequence[object]], *, head: Sequence[str] = ()) -> str:
         for first, *others in rows
     ]
     thead = f"<thead><tr>{top}</tr></thead>" if head else ""
-    return f"<table>{thead}<tbody>\n{''.join(lines)}</tbody></table>"
+    return f'<div style="overflow-x:auto"><table>{thead}<tbody>\n{"".join(lines)}</tbody></table></div>'
+
+
+def note(words: str) -> str:
+    """What a table means, in small letters."""
+    return f'<p class="note">{text(words)}</p>'
 
 
 def picture(jpeg: bytes, caption: str, *, height_px: int = 120) -> str:

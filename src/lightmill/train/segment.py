@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lightmill.errors import UsageError
-from lightmill.train.batches import Loader
+from lightmill.train.batches import Batches
 from lightmill.train.loop import OnEpoch, OnStep, Trained, Work, check_precision, need_packages, train
 from lightmill.train.segment_options import SegmentOptions
 
@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from lightmill.models.student import StudentConfig
     from lightmill.models.student_network import StudentNetwork
     from lightmill.train.segment_module import SegmentModule
+    from lightmill.train.teacher import Teacher
 
 NEEDED = "torch", "transformers", "lightning"
 
@@ -22,12 +23,13 @@ NEEDED = "torch", "transformers", "lightning"
 class SegmentBatches:
     """What a student is trained on, and by what it is judged: loaders of data/segments.py.
 
-    `rows` stands for which pictures they are, and in which split.
+    `rows` stands for which pictures they are, and in which split. `teacher`: what one said of those trained on.
     """
 
-    train: Loader
-    valid: Loader | None = None
+    train: Batches
+    valid: Batches | None = None
     rows: str = ""
+    teacher: "Teacher | None" = None
 
 
 def fit(
@@ -51,7 +53,7 @@ def fit(
 
     def make(steps: int) -> "tuple[SegmentModule, StudentConfig]":
         network, config, options_ = made(options)
-        return SegmentModule(network, options_, steps=steps), config
+        return SegmentModule(network, options_, steps=steps, teacher=data.teacher), config
 
     work = Work(
         train=data.train,

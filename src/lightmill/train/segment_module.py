@@ -8,13 +8,16 @@ from collections.abc import Mapping
 from typing import Any
 
 import torch  # noqa: TID253 (imported only where a training begins; a LightningModule needs it)
+from torch.nn.functional import interpolate  # noqa: TID253 (as above)
 
 from lightmill.data.segment_loader import SegmentBatch
-from lightmill.models.student_heads import DeepHeads
-from lightmill.models.student_network import StudentNetwork
+from lightmill.models.student_heads import DeepHeads, FeatureProjection
+from lightmill.models.student_network import Outputs, StudentNetwork, exact
 from lightmill.ops.segment_metrics import confusion, map_of_logits, mean, scores
 from lightmill.train.module import LoopModule, Losses
+from lightmill.train.segment_losses import features, soft_labels
 from lightmill.train.segment_options import SegmentOptions
+from lightmill.train.teacher import Teacher, views_of
 
 BEST_BY = "mean_iou"
 _BACKBONE = "encoder.backbone."
@@ -28,9 +31,14 @@ class SegmentModule(LoopModule[StudentNetwork]):
 
     options: SegmentOptions
 
-    def __init__(self, network: StudentNetwork, options: SegmentOptions, *, steps: int) -> None:
+    def __init__(
+        self, network: StudentNetwork, options: SegmentOptions, *, steps: int, teacher: Teacher | None = None
+    ) -> None:
         super().__init__(network, options, steps=steps)
         self.deep = DeepHeads(network) if options.deep else None
+        sees = teacher is not None and teacher.channels and options.distil_features
+        self.projection = FeatureProjection(network, channels=teacher.channels) if teacher and sees else None
+        self._teacher = teacher
         self._loss = options.loss
         classes = counted(options.names)
         self.register_buffer("confused", torch.zeros(len(classes), len(classes), dtype=torch.int64), persistent=False)
@@ -38,7 +46,7 @@ class SegmentModule(LoopModule[StudentNetwork]):
     def parameter_groups(self) -> list[dict[str, Any]]:
         options = self.options
         groups: dict[tuple[float, float], list[torch.nn.Parameter]] = {}
-        for part in (self.network, self.deep):
+        for part in (self.network, self.deep, self.projection):
             for name, weights in part.named_parameters() if part is not None else ():
                 scale = options.backbone_rate if name.startswith(_BACKBONE) else 1.0
                 groups.setdefault((scale, options.decay if weights.ndim > 1 else 0.0), []).append(weights)
@@ -49,7 +57,26 @@ class SegmentModule(LoopModule[StudentNetwork]):
         outputs = self.network.outputs(varied.images)
         coarse = [] if self.deep is None else self.deep(outputs)
         with torch.autocast(outputs.logits.device.type, enabled=False):
-            return self._loss.supervised(outputs.logits, coarse, varied.maps)
+            found = self._loss.supervised(outputs.logits, coarse, varied.maps)
+            return found | (self._taught(self._teacher, batch, outputs) if self._teacher else {})
+
+    def _taught(self, teacher: Teacher, batch: SegmentBatch, outputs: Outputs) -> Losses:
+        """What the student is away from its teacher, at the places that the batch shows."""
+        options, device, rows = self.options, outputs.logits.device, batch.rows.tolist()
+        views = views_of(options.augment, len(rows), batch.size_hw, self.chances)
+        found = {}
+        if options.distil:
+            wanted, counts = teacher.said(rows, views, device)
+            logits = interpolate(exact(outputs.logits), size=wanted.shape[-2:], mode="area")
+            loss = soft_labels(logits, wanted, temperature=options.temperature, counts=counts)
+            found["teacher"] = options.distil * loss
+        if self.projection is not None:
+            size_hw = outputs.decoded[0].shape[-2], outputs.decoded[0].shape[-1]
+            ours = exact(self.projection(outputs, size_hw=size_hw))
+            theirs, known = teacher.seen(rows, views, size_hw=size_hw, device=device)
+            wanted = theirs.where(known[:, None], ours.detach())
+            found["teacher_features"] = options.distil_features * features(ours, wanted)
+        return found
 
     # --- validation: whole numbers over the whole set ----------------------------------------------------------------
 

@@ -36,6 +36,15 @@ class SegmentSettings(LoopSettings):
     deep: float = Field(
         0.4, ge=0, allow_inf_nan=False, description="Deep supervision: how much each of two coarse maps counts."
     )
+    distil: float = Field(
+        1.0, ge=0, allow_inf_nan=False, description="With --teacher: how much its masks count; 0: not at all."
+    )
+    distil_features: float = Field(
+        1.0, ge=0, allow_inf_nan=False, description="With --teacher: how much its features count, where it has any."
+    )
+    temperature: float = Field(
+        1.0, gt=0, allow_inf_nan=False, description="What a teacher's and the student's log-odds are divided by."
+    )
     class_weights: Literal["root", "median", "off"] = Field(
         "root", description="Weigh rare classes more: by median frequency, its square root, or not."
     )
@@ -47,7 +56,13 @@ class SegmentOptions(SegmentSettings, LoopOptions):
     names: tuple[str, ...] = Field(description="Of the classes; one name: of the foreground.")
     background: tuple[str, ...] = Field((), description="Of those, classes that are not what is looked for.")
     weights: tuple[float, ...] = Field((), description="Of the classes; binary: of background and foreground.")
+    taught_by: str = Field("", description="The teacher and its version; empty for none.")
     augment: SegmentAugment = Field(default_factory=SegmentAugment, description="How pictures are varied.")
+
+    @property
+    def bound_by(self) -> dict[str, object]:
+        """Weights of classes follow from the data."""
+        return {key: value for key, value in super().bound_by.items() if key != "weights"}
 
     @property
     def loss(self) -> SegmentLoss:

@@ -4,7 +4,7 @@ What is judged is the checkpoint, opened as whoever serves it opens it, in float
 """
 
 import heapq
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,7 +13,16 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from lightmill.ops.segment_metrics import Scores, boundary_counts, boundary_f1, confusion, map_of_logits, mean, scores
+from lightmill.ops.segment_metrics import (
+    IGNORE,
+    Scores,
+    boundary_counts,
+    boundary_f1,
+    confusion,
+    map_of_logits,
+    mean,
+    scores,
+)
 
 if TYPE_CHECKING:
     from lightmill.data.segment_loader import SegmentBatch
@@ -45,6 +54,8 @@ class Judged:
     classes: tuple[str, ...]
     confused: NDArray[np.int64]
     boundaries: NDArray[np.int64]
+    taught: NDArray[np.int64] | None = None  # what the teacher says against what was predicted
+    teacher: NDArray[np.int64] | None = None  # the masks against what the teacher says
     pictures: int = 0
     best: list[Shown] = field(default_factory=list)  # the best first
     worst: list[Shown] = field(default_factory=list)  # the worst first
@@ -69,9 +80,27 @@ class Judged:
         edges = mean(self.boundary_f1[looked_for])
         return found if np.isnan(edges) else found | {"mean_boundary_f1": edges}
 
+    @property
+    def agreement(self) -> dict[str, dict[str, float]]:
+        """With a teacher: of what was predicted, and of the teacher itself with the masks; {} without one."""
+        from lightmill.train.segment_module import figures
 
-def judge(folder: Path, batches: "Iterable[SegmentBatch]", *, device: str, threads: int) -> Judged:
-    """A checkpoint on all that the loader gives. Raises ModelError where it cannot be opened."""
+        found = {"agreement_with_teacher": self.taught, "teacher_on_masks": self.teacher}
+        return {name: figures(counts, self.names) for name, counts in found.items() if counts is not None}
+
+
+def judge(
+    folder: Path,
+    batches: "Iterable[SegmentBatch]",
+    *,
+    device: str,
+    threads: int,
+    teacher: Callable[[int], Map] | None = None,
+) -> Judged:
+    """A checkpoint on all that the loader gives. `teacher`: row of the index -> what one says, as samples have it.
+
+    Raises ModelError where the checkpoint cannot be opened.
+    """
     import torch
 
     from lightmill.data.segment_augment import SegmentAugment
@@ -86,6 +115,8 @@ def judge(folder: Path, batches: "Iterable[SegmentBatch]", *, device: str, threa
     found = Judged(
         config.names, classes, np.zeros((len(classes),) * 2, np.int64), np.zeros((len(classes), 4), np.int64)
     )
+    if teacher is not None:
+        found.taught, found.teacher = np.zeros_like(found.confused), np.zeros_like(found.confused)
     ranks = _Ranks()
     with ThreadPoolExecutor(threads) as pool, torch.inference_mode():
         for batch in batches:
@@ -94,6 +125,8 @@ def judge(folder: Path, batches: "Iterable[SegmentBatch]", *, device: str, threa
             predicted = map_of_logits(logits, threshold=config.threshold).cpu().numpy()
             for one in pool.map(lambda each: _looked_at(each, len(classes)), _pictures(batch, predicted)):
                 found.confused += one.confused
+                if teacher is not None:
+                    _compare(found, one.shown, teacher(one.shown.row))
                 found.boundaries += one.boundaries
                 found.pictures += 1
                 ranks.add(one)
@@ -106,6 +139,16 @@ class _LookedAt:
     shown: Shown
     confused: NDArray[np.int64]
     boundaries: NDArray[np.int64]
+
+
+def _compare(found: Judged, shown: Shown, said: Map) -> None:
+    """Adds what a teacher says of a picture; the bars around it count for nothing."""
+    number = len(found.classes)
+    assert found.taught is not None, "set where there is a teacher"
+    assert found.teacher is not None, "likewise"
+    found.taught += confusion(said, shown.predicted, classes=number)
+    known = np.where(said == IGNORE, np.uint8(IGNORE), shown.truth)
+    found.teacher += confusion(known, np.where(said == IGNORE, np.uint8(0), said), classes=number)
 
 
 def _pictures(batch: "SegmentBatch", predicted: Map) -> Iterator[Any]:

@@ -24,7 +24,7 @@ def trainer_options(options: LoopOptions, out: Path) -> dict[str, Any]:
     return {
         "accelerator": "cuda" if cuda else "cpu",
         "devices": [number] if cuda else 1,
-        "precision": _precision(options),
+        "precision": precision_of(options),
         "max_epochs": options.epochs,
         "gradient_clip_val": options.clip or None,
         "accumulate_grad_batches": options.accumulate,
@@ -38,7 +38,7 @@ def trainer_options(options: LoopOptions, out: Path) -> dict[str, Any]:
     }
 
 
-def _precision(options: LoopOptions) -> str:
+def precision_of(options: LoopOptions) -> str:
     """As Lightning names it."""
     import torch
 

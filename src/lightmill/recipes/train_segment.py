@@ -1,0 +1,484 @@
+"""`lightmill train segment`: pictures and their masks in, a light network that segments out."""
+
+import json
+import time
+from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from hashlib import blake2b
+from pathlib import Path
+from statistics import median
+from typing import TYPE_CHECKING, Annotated, ClassVar, Literal, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import Field, field_validator
+
+from lightmill.data.index import Index, open_index
+from lightmill.data.labels import BACKGROUND, Labels, MaskFiles, open_labels
+from lightmill.data.segment_augment import SegmentAugment
+from lightmill.data.splits import Splits, is_pattern, refuse_problems, split_rows
+from lightmill.engine.lock import RunLock
+from lightmill.engine.outputs import Outputs
+from lightmill.engine.progress import open_progress
+from lightmill.engine.run import STATE_FOLDER, RunOptions
+from lightmill.engine.wording import count_of, duration
+from lightmill.errors import InputError, ItemError, UsageError
+from lightmill.models.segmenters import open_segmenter
+from lightmill.recipes.base import BudgetOption, Options, SizeOption, listed, repeated, run_only
+from lightmill.recipes.check_classes import Classes, Counts
+from lightmill.recipes.devices import chosen_device
+from lightmill.recipes.masking import located
+from lightmill.recipes.segment_report import SegmentReport
+from lightmill.recipes.teaching import LabelsFrom, Pictures, Point, Taught, lesson, one_or_several, pictures_of, teach
+from lightmill.recipes.training import Duration, Telling, TrainingEnded, nothing, whole_numbers
+from lightmill.sources import files
+from lightmill.train.checkpoints import STATE
+from lightmill.train.segment_options import SegmentOptions, SegmentSettings
+from lightmill.train.threads import wait_patiently
+from lightmill.types import Budget
+
+if TYPE_CHECKING:
+    from lightmill.data.segment_loader import SegmentLoader
+    from lightmill.data.segments import SegmentData
+    from lightmill.recipes.teaching import Lesson
+    from lightmill.train.loop import Trained
+    from lightmill.train.segment import SegmentBatches
+
+Figures: TypeAlias = Mapping[str, float]
+
+INDEX, SAMPLES, TEACHER, FOUND = "index.arrow", "samples", "teacher", "found.json"
+_LOOKED_AT = 2000  # masks, spread over all of them, that weights of classes are worked out from
+_NO_END = 1_000_000  # epochs, where only the clock ends a training
+_SIDE, _STEP = 512, 8  # px: pictures are brought to about so many a side, in steps
+
+
+class TrainSegment(SegmentSettings, Options):
+    """Train a light network that segments pictures as their masks do.
+
+    DATA is a folder with images/ and masks/ (or train/images, train/masks, val/images, ...), with YOLO's labels/ or
+    COCO JSON, or a table with image_path and mask_path. OUT/best is the best epoch on what is held out: what
+    `lightmill mask --model OUT/best` runs.
+    """
+
+    name: ClassVar[str] = "train segment"
+    input_name: ClassVar[str] = "data"
+    input_help: ClassVar[str] = (
+        "A folder with images/ and masks/, or train/images, train/masks, ...; or a table with image_path, mask_path."
+    )
+
+    resolution: SizeOption | None = Field(
+        None, description="WIDTHxHEIGHT that pictures are brought to (default: their shape, about 512 px a side)."
+    )
+    batch: Annotated[int, Field(ge=1)] | Literal["auto"] = Field(
+        8, description="Pictures in a batch; auto: what fits into the memory of a GPU, or is fast on a CPU."
+    )
+    rate: Annotated[float, Field(gt=0, allow_inf_nan=False)] | Literal["auto"] = Field(  # type: ignore[assignment]
+        # a number by the time that anything is trained
+        2e-3,
+        description="The learning rate (of AdamW) at its highest; auto: found by trying, in a minute or so.",
+    )
+    augment: float = Field(1.0, ge=0, le=1, description="How much pictures are varied, from 0 (not at all) to 1.")
+    classes: tuple[str, ...] = Field(
+        (), description="Names of the classes in the order of their values, with commas: sky,building,road."
+    )
+    ignore: tuple[int, ...] = Field((), description="Values that stand for nothing, besides 255, with commas.")
+    binary: bool = Field(
+        False, description="Masks are levels: 128 and more is class 1 (default: where all are 0 and 255)."
+    )
+    boxes_as_masks: bool = Field(False, description="Take boxes of YOLO and COCO that have no outline as filled ones.")
+    group: str | None = Field(
+        None,
+        description="What is held out together: folder, a pattern on the path as in (seq\\d+)_, or a table's column.",
+    )
+    teacher: str | None = Field(
+        None,
+        description="Learn from this too: builtin:salient, a checkpoint of `train segment`, a folder in the layout of "
+        "transformers, or a hub id, as of `mask --model`.",
+    )
+    teacher_prompt: tuple[str, ...] = repeated(
+        description="What it is to find, in words, or a class of it (default, of several classes: their names)."
+    )
+    teacher_points: tuple[Point, ...] = repeated(
+        description="For SAM 2: x,y on the thing, as shares of width and height; x,y,0 beside it."
+    )
+    labels: LabelsFrom = Field(
+        "masks", description="teacher: DATA is a folder of pictures without masks, and they show what it says."
+    )
+    val_share: float = Field(
+        0.2, gt=0, lt=1, description="Share that is held out where DATA does not say what is to be."
+    )
+    cache: Literal["auto", "off"] = run_only(
+        "auto", description="auto: keep decoded pictures in OUT, in one file; off: decode them in every epoch."
+    )
+    max_bad: BudgetOption = run_only(
+        Budget(share=0.001), description="Stop when more pictures than this cannot be read: 20, or 0.1%."
+    )
+    max_time: Duration | None = run_only(
+        None, description="Stop after this long, as in 10m; the rate is down by then. Without --epochs, only then."
+    )
+    readers: int = run_only(2, ge=0, description="Processes that read pictures; 0: none beside this one.")
+    device: Literal["auto", "cpu", "cuda"] = run_only("auto", description="auto: CUDA where there is one.")
+
+    _texts = listed("classes", "teacher_prompt")
+    _numbers = field_validator("ignore", mode="before")(whole_numbers)
+    _points = field_validator("teacher_points", mode="before")(one_or_several)
+
+    def run(self, input: Path | str, out: Path | str) -> TrainingEnded:
+        """Train, or go on. Raises InputError, UsageError, ModelError, MissingExtra, OutputError, ChangedConfig."""
+        wait_patiently()
+        from lightmill.train.loop import need_packages
+        from lightmill.train.segment import NEEDED, SegmentBatches, fit
+
+        need_packages(NEEDED)
+        began, input, out = time.monotonic(), Path(input), Path(out)
+        with RunLock(out / STATE_FOLDER):
+            say = nothing if self.progress == "none" else open_progress(self.progress).say
+            try:
+                index, labels, taught = self._learnt_from(input, out, say)
+            except KeyboardInterrupt:
+                return _interrupted(out)
+            watch = _Watch(index)
+            splits = split_rows(index, group=self._rule, val_share=self.val_share, seed=self.seed)
+            options = self._options(index, labels, splits, say, taught)
+            found = Findings(out / STATE_FOLDER / FOUND, fresh=self.fresh)
+            batch = found.value("batch", self.batch, lambda: _found_batch(options, len(splits.train), say))
+            data = self._data(index, labels, splits, options, out, batch=int(batch))
+            asked = None if taught is None else lesson(taught, index, splits, options, from_it=self.labels == "teacher")
+            batches = SegmentBatches(
+                train=data.train_dataloader(),
+                valid=_valid(data),
+                rows=_rows_digest(index, labels, splits),
+                teacher=None if asked is None else asked.teacher,
+            )
+            rate = found.value("rate", self.rate, lambda: _found_rate(options, batches, say))
+            options = options.model_copy(update={"rate": rate})
+            say(
+                f"{count_of(len(splits.train), 'picture')} to train on, {len(splits.val):,} held out; "
+                f"{self._classes_said(options.names)}; {options.size_hw[1]}x{options.size_hw[0]} px"
+            )
+            told = Telling(
+                say,
+                epochs=options.epochs if options.epochs < _NO_END else None,
+                max_time_s=self.max_time,
+                shown=_SHOWN.__contains__,
+                note=lambda: "; ".join(filter(None, [data.epoch_note(), watch.note()])),
+            )
+            try:
+                trained = fit(options, batches, out, fresh=self.fresh, on_epoch=told.epoch, on_step=told.step)
+            except KeyboardInterrupt:
+                return _interrupted(out)
+            remarks = (*index.remarks, *splits.remarks, *data.remarks, *(taught.remarks if taught else ()))
+            return self._judged(data, options, trained, out, asked=asked, remarks=remarks, began=began)
+
+    # --- parts -------------------------------------------------------------------------------------------------------
+
+    @property
+    def _rule(self) -> str:
+        return self.group if self.group and is_pattern(self.group) else ""
+
+    def _learnt_from(self, input: Path, out: Path, say: Callable[[str], None]) -> "tuple[Index, Labels, Taught | None]":
+        """The pictures and what they show; and what a teacher says that they do. Raises KeyboardInterrupt."""
+        if self.teacher is None:
+            index = self._index(input, out)
+            return index, self._labels(index), None
+        folder = out / STATE_FOLDER / TEACHER
+        if self.labels == "masks":
+            index = self._index(input, out)
+            labels = self._labels(index)
+            paths = {index.pictures.name(row): Path(index.pictures.path(row)) for row in index.usable.tolist()}
+            pictures = Pictures(paths, f"data set {files.shown(index.root)}")
+            return index, labels, self._taught(pictures, student_names(labels), folder, say)
+        found = self.classes or self.teacher_prompt or ("foreground",)
+        names = found if len(found) == 1 or BACKGROUND in found else (BACKGROUND, *found)
+        taught = self._taught(pictures_of(input, out, threads=self.threads), names, folder, say)
+        index = self._index(taught.table(Outputs(folder)), out)
+        return index, open_labels(index, classes=names if len(names) > 1 else (BACKGROUND, *names)), taught
+
+    def _taught(self, pictures: Pictures, names: tuple[str, ...], folder: Path, say: Callable[[str], None]) -> Taught:
+        assert self.teacher is not None, "asked only where there is one"
+        wanted = tuple(name for name in names if name != BACKGROUND) if len(names) > 1 else ()
+        takes_words = not self.teacher.startswith("builtin:") and not self.teacher_points
+        segmenter = open_segmenter(
+            located(self.teacher),
+            prompts=self.teacher_prompt or (wanted if takes_words else ()),
+            points=self.teacher_points,
+            options="--teacher-",
+        )
+        say(f"asking the teacher about {count_of(len(pictures.paths), 'picture')}")
+        options = RunOptions(threads=self.threads, fresh=self.fresh, progress=self.progress)
+        taught, result = teach(segmenter, pictures, folder, names=names, device=self.device, options=options)
+        if result.outcome == "interrupted":
+            raise KeyboardInterrupt
+        return taught
+
+    def _labels(self, index: Index) -> Labels:
+        refuse_problems(index)
+        return open_labels(
+            index,
+            classes=self.classes or None,
+            ignore=self.ignore,
+            binary=self.binary or None,
+            boxes=self.boxes_as_masks,
+        )
+
+    def _index(self, input: Path, out: Path) -> Index:
+        if out.exists() and input.exists() and out.resolve() == input.resolve():
+            raise InputError(f"DATA and OUT are the same folder, {files.shown(out)}; give OUT a folder of its own")
+        if self.group and not self._rule and input.is_dir():
+            raise UsageError(
+                f"--group {self.group}: a folder has no columns; write folder, or a pattern with brackets on the path"
+            )
+        column = self.group if self.group and not self._rule else "group"
+        return open_index(input, cache=out / STATE_FOLDER / INDEX, threads=self.threads or 2, group_column=column)
+
+    def _options(
+        self, index: Index, labels: Labels, splits: Splits, say: Callable[[str], None], taught: Taught | None
+    ) -> SegmentOptions:
+        given = {name: getattr(self, name) for name in SegmentSettings.model_fields}
+        if self.rate == "auto":
+            del given["rate"]
+        if self.max_time is not None and "epochs" not in self.model_fields_set:
+            given["epochs"] = _NO_END
+        names = student_names(labels)
+        weighted = self.class_weights != "off" and (self.cross_entropy or self.focal)
+        if weighted:
+            say("counting the classes of masks")
+        return SegmentOptions(
+            **given,
+            names=names,
+            background=(BACKGROUND,) if BACKGROUND in names else (),
+            weights=self._weights(index, labels, splits.train) if weighted else (),
+            size_hw=self._size_hw(index, splits.train),
+            augment=SegmentAugment().strength(self.augment),
+            taught_by="" if taught is None else taught.version,
+            max_time_s=self.max_time,
+            device=chosen_device(self.device),
+        )
+
+    def _size_hw(self, index: Index, rows: NDArray[np.int64]) -> tuple[int, int]:
+        if self.resolution is not None:
+            return self.resolution.height, self.resolution.width
+        return fitting_size(*(index.arrow[name].to_numpy()[rows] for name in ("height", "width")))
+
+    def _weights(self, index: Index, labels: Labels, rows: NDArray[np.int64]) -> tuple[float, ...]:
+        """Of the classes; masks that cannot be read are met, and named, in training."""
+        some = rows[np.linspace(0, len(rows) - 1, min(len(rows), _LOOKED_AT)).astype(np.int64)]
+        heights, widths = (index.arrow[name].to_numpy() for name in ("height", "width"))
+
+        def counts(row: int) -> Counts:
+            try:
+                found = labels.read(row, (int(heights[row]), int(widths[row]))).map
+            except ItemError:
+                return {}
+            pixels = np.bincount(found.ravel(), minlength=256)
+            return {number: int(pixels[number]) for number in np.flatnonzero(pixels).tolist()}
+
+        with ThreadPoolExecutor(self.threads or 2) as pool:
+            shares = Classes.of(pool.map(counts, some.tolist()), labels.names).shares
+        return class_weights(shares, len(labels.names), power=0.5 if self.class_weights == "root" else 1.0)
+
+    def _data(
+        self, index: Index, labels: Labels, splits: Splits, options: SegmentOptions, out: Path, *, batch: int
+    ) -> "SegmentData":
+        from lightmill.data.segments import SegmentData
+
+        return SegmentData(
+            index,
+            labels,
+            train=splits.train,
+            val=splits.val,
+            size_hw=options.size_hw,
+            batch_size=batch,
+            cache=self.cache,
+            cache_folder=out / STATE_FOLDER / SAMPLES,
+            max_bad=self.max_bad,
+            workers=self.readers,
+            seed=self.seed,
+        )
+
+    @staticmethod
+    def _classes_said(names: tuple[str, ...]) -> str:
+        return f"one class, {names[0]}" if len(names) == 1 else count_of(len(names), "class", "classes")
+
+    def _judged(
+        self,
+        data: "SegmentData",
+        options: SegmentOptions,
+        trained: "Trained",
+        out: Path,
+        *,
+        asked: "Lesson | None",
+        remarks: tuple[str, ...],
+        began: float,
+    ) -> TrainingEnded:
+        """The best network looked at once more, as it is served: its scores into the checkpoint, and the report."""
+        from lightmill.models.network_folder import save_settings
+        from lightmill.models.student import read_student
+        from lightmill.train.segment_score import judge
+
+        valid = _valid(data)
+        judged = None
+        if valid:
+            judged = judge(
+                trained.best,
+                valid,
+                device=options.device,
+                threads=self.threads or 2,
+                teacher=asked.says if asked and self.labels == "masks" else None,
+            )
+        figures: Figures = judged.figures if judged else {}
+        agreement: Mapping[str, Figures] = judged.agreement if judged else {}
+        if judged:
+            config = read_student(trained.best)
+            save_settings(trained.best, config.model_copy(update={"scores": {**figures}}))
+        if asked and judged and self.labels == "teacher":
+            agreement = {"agreement_with_teacher": figures}  # there is nothing else to agree with
+        told = {
+            "command": self.name,
+            "held_out": figures,
+            **agreement,
+            "epochs": trained.epochs,
+            "steps": trained.steps,
+            "ended": trained.ended,
+            "pictures": {"train": len(data.train_set), "val": len(data.val_set or ())},
+        }
+        outputs = Outputs(out)
+        outputs.write("scores.json", (json.dumps(told, indent=2) + "\n").encode())
+        report = SegmentReport(
+            judged=judged, names=options.names, history=trained.history, agreement=agreement, remarks=remarks
+        )
+        outputs.write("report.html", report.html(options=self, pictures=len(data.train_set)).encode())
+        return self._ended(trained, figures, agreement, out, remarks=remarks, wall_s=time.monotonic() - began)
+
+    def _ended(
+        self,
+        trained: "Trained",
+        figures: Figures,
+        agreement: Mapping[str, Figures],
+        out: Path,
+        *,
+        remarks: tuple[str, ...],
+        wall_s: float,
+    ) -> TrainingEnded:
+        summary = (
+            f"done: {count_of(trained.epochs, 'epoch')}, {trained.steps:,} steps ({trained.ended}) "
+            f"in {duration(wall_s)}\ncheckpoint: {trained.best}\nreport: {out / 'report.html'}"
+        )
+        told = {"held out": figures} | {name.replace("_", " "): of for name, of in agreement.items()}
+        lines = (
+            f"{name}: " + ", ".join(f"{kind} {value:.3f}" for kind, value in of.items() if "/" not in kind)
+            for name, of in told.items()
+            if of
+        )
+        return TrainingEnded(exit_code=0, summary=summary, remarks=(*remarks, *lines))
+
+
+def _interrupted(out: Path) -> TrainingEnded:
+    return TrainingEnded(exit_code=130, summary=f"interrupted: the same command goes on with {out}")
+
+
+class Findings:
+    """What `auto` found for a training, kept with it: when it is resumed, nothing is tried again."""
+
+    def __init__(self, path: Path, *, fresh: bool) -> None:
+        self._path = path
+        self._kept: dict[str, float] = {}
+        if not fresh and (path.parent / STATE.name).is_file() and path.is_file():
+            self._kept = json.loads(path.read_bytes())
+
+    def value(self, name: str, given: float | Literal["auto"], find: Callable[[], float]) -> float:
+        """What was given, or what is found."""
+        if given != "auto":
+            return given
+        if name not in self._kept:
+            self._kept[name] = find()
+            Outputs(self._path.parent).write(self._path.name, (json.dumps(self._kept) + "\n").encode())
+        return self._kept[name]
+
+
+def _found_batch(options: SegmentOptions, pictures: int, say: Callable[[str], None]) -> float:
+    from lightmill.train.finder import find_batch
+
+    found = find_batch(options, pictures=pictures)
+    say(f"found: --batch {found}")
+    return found
+
+
+def _found_rate(options: SegmentOptions, batches: "SegmentBatches", say: Callable[[str], None]) -> float:
+    from lightmill.train.finder import find_rate
+
+    found = find_rate(options, batches.train, batches.teacher)
+    say(f"found: --rate {found:g}")
+    return found
+
+
+def _valid(data: "SegmentData") -> "SegmentLoader | None":
+    """What is held out; None where nothing is."""
+    found = data.val_dataloader()
+    return None if isinstance(found, list) else found
+
+
+_SHOWN = {"loss", "val_mean_iou", "val_accuracy"}
+
+
+def student_names(labels: Labels) -> tuple[str, ...]:
+    """The classes of a network for these labels: of a background and one thing more, only that."""
+    names = labels.names
+    if len(names) == 2 and (names[0] == BACKGROUND or (isinstance(labels, MaskFiles) and labels.binary)):
+        return names[1:]
+    return names
+
+
+def class_weights(shares: Mapping[int, float], classes: int, *, power: float) -> tuple[float, ...]:
+    """By median frequency (Eigen and Fergus, 2015), to a power; 1 for a class that is nowhere, never beyond 0.1 to 10.
+
+    `shares`: class -> its share of the pixels of pictures that show it.
+
+    >>> class_weights({0: 0.64, 1: 0.16, 2: 0.01}, 4, power=0.5)
+    (0.5, 1.0, 4.0, 1.0)
+    """
+    middle = median(shares.values()) if shares else 1.0
+    found = ((middle / shares[number]) ** power if number in shares else 1.0 for number in range(classes))
+    return tuple(round(min(max(weight, 0.1), 10.0), 6) for weight in found)
+
+
+def fitting_size(heights: NDArray[np.int32], widths: NDArray[np.int32]) -> tuple[int, int]:
+    """(height, width) of the middle of all pictures, reduced to the area of 512 x 512 px where it is larger.
+
+    >>> fitting_size(np.array([360, 360]), np.array([480, 480])), fitting_size(np.array([3000]), np.array([4000]))
+    ((360, 480), (440, 592))
+    """
+    known = (heights > 0) & (widths > 0)
+    if not known.any():
+        return _SIDE, _SIDE
+    height, width = float(np.median(heights[known])), float(np.median(widths[known]))
+    scale = min(1.0, _SIDE / (height * width) ** 0.5)
+    high, wide = (max(_STEP, round(side * scale / _STEP) * _STEP) for side in (height, width))
+    return high, wide
+
+
+def _rows_digest(index: Index, labels: Labels, splits: Splits) -> str:
+    """Stands for which pictures there are in which split, and how their masks are read."""
+    images, masks = (index.arrow[name].to_pylist() for name in ("image", "mask"))
+    found = blake2b(labels.rules.encode(), digest_size=12)
+    for name, rows in (("train", splits.train), ("val", splits.val)):
+        for row in rows.tolist():
+            found.update(f"{name}\0{images[row]}\0{masks[row]}\0".encode())
+    return found.hexdigest()
+
+
+class _Watch:
+    """Whether DATA is still what the index of an earlier start says of it."""
+
+    def __init__(self, index: Index) -> None:
+        self._renewal = index.renew_in_background() if index.origin == "loaded" else None
+
+    def note(self) -> str:
+        """What has changed, once that is known; said once, "" else."""
+        if self._renewal is None or not self._renewal.done:
+            return ""
+        renewal, self._renewal = self._renewal, None
+        changes = renewal.result().changes
+        told = {"new": changes.added, "gone": changes.vanished, "changed": changes.changed}
+        some = ", ".join(f"{len(paths):,} {how}" for how, paths in told.items() if paths)
+        return f"pictures or masks are not as they were at an earlier start ({some})" if some else ""
