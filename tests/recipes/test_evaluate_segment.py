@@ -29,6 +29,7 @@ from lightmill.errors import ChangedConfig, InputError, ModelError, UsageError
 from lightmill.models.student import load_student, read_student
 from lightmill.ops.segment_metrics import boundary_counts, boundary_f1, confusion, map_of_logits, scores
 from lightmill.recipes.evaluate_segment import EvaluateSegment
+from lightmill.recipes.train_segment import TrainSegment
 
 NAMES = ("background", "red", "green")
 VOID = 9  # as it is stored
@@ -403,3 +404,18 @@ def test_labels_of_other_classes_are_refused(tmp_path: Path, colours: Path, eval
     (root / "all.json").write_text(json.dumps(told), "utf-8")
     with pytest.raises(UsageError, match="red"):
         evaluate(root, colours, split="all")
+
+
+def test_it_equals_what_train_segment_wrote(data: Path, evaluate: Any, tmp_path: Path) -> None:
+    """B4.1, B4.17: a checkpoint is opened as it was written, and is worth what the training says; a drawn validation is
+    drawn again."""
+    options: dict[str, Any] = {"size": "nano", "epochs": 1, "batch": 2, "readers": 0, "cache": "off", "device": "cpu"}
+    options |= {"tensorboard": False, "progress": "none", "classes": ",".join(NAMES), "ignore": str(VOID), "seed": 5}
+    for number, (root, resolution) in enumerate(((data, "64x48"), (data / "val", "48x40"))):
+        run = tmp_path / f"run{number}"
+        ended = TrainSegment.from_values(options | {"resolution": resolution}).run(root, run)
+        assert ended.exit_code == 0
+        logged = read_student(run / "best").scores["mean_iou"]
+        done = evaluate(root, run / "best", f"judged{number}", ignore=str(VOID), seed=5)
+        assert done.scores["in_sample"]["mean_iou"] == pytest.approx(logged, abs=1e-6)
+        assert done.scores["logged_by_training"]["mean_iou"] == logged

@@ -121,6 +121,8 @@ def test_a_kill_and_the_same_command_end_as_one_run(
 def test_other_options_are_refused(data: Path, done: Path) -> None:
     with pytest.raises(ChangedConfig, match=r"rate = 0\.002, not 0\.01"):
         trained(data, done, epochs=6, rate=0.01)
+    with pytest.raises(ChangedConfig, match=r"batch = 4, not 3"):
+        trained(data, done, epochs=6, batch=3)
     with pytest.raises(ChangedConfig, match="names = "):
         trained(data, done, epochs=6, classes="ground,box,car")
     with pytest.raises(InputError, match="DATA and OUT are the same folder"):

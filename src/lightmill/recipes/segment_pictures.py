@@ -28,7 +28,7 @@ def palette() -> Pixels:
     """[256, 3] a colour for each class: hues far apart, and where they come near again, bright, dark or pale."""
     numbers = np.arange(256)
     hue = numbers * _GOLDEN % 1 * 180
-    saturation, value = np.array([210, 230, 110])[numbers % 3], np.array([255, 170, 240])[numbers % 3]
+    saturation, value = np.array([(210, 255), (230, 160), (100, 240), (255, 205), (140, 190)])[numbers % 5].T
     wheel = np.stack([hue, saturation, value], axis=-1).astype(np.uint8)
     colours: Pixels = np.asarray(cv2.cvtColor(wheel[None], cv2.COLOR_HSV2RGB)[0], np.uint8)
     colours.flags.writeable = False

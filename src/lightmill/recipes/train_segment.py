@@ -151,7 +151,7 @@ class TrainSegment(SegmentSettings, Options):
                 teacher=None if asked is None else asked.teacher,
             )
             rate = found.value("rate", self.rate, lambda: _found_rate(options, batches, say))
-            options = options.model_copy(update={"rate": rate})
+            options = options.model_copy(update={"rate": rate, "batch": int(batch)})
             say(
                 f"{count_of(len(splits.train), 'picture')} to train on, {len(splits.val):,} held out; "
                 f"{self._classes_said(options.names)}; {options.size_hw[1]}x{options.size_hw[0]} px"

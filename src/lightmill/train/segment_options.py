@@ -53,6 +53,7 @@ class SegmentSettings(LoopSettings):
 class SegmentOptions(SegmentSettings, LoopOptions):
     """All that decides a training, beside its data."""
 
+    batch: int = Field(0, ge=0, description="Pictures in a batch; 0: as the loader has it.")
     names: tuple[str, ...] = Field(description="Of the classes; one name: of the foreground.")
     background: tuple[str, ...] = Field((), description="Of those, classes that are not what is looked for.")
     weights: tuple[float, ...] = Field((), description="Of the classes; binary: of background and foreground.")
