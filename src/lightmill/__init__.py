@@ -27,12 +27,13 @@ if TYPE_CHECKING:
     negatives: Callable[..., Any]
     identify: Callable[..., RunResult]
     check: Callable[..., RunResult]
+    evaluate_segment: Callable[..., RunResult]
 
 
 def __getattr__(name: str) -> "Callable[..., Any]":
     from lightmill.recipes.registry import RECIPES, SUMMARIES, recipe_class
 
-    command = name.replace("train_", "train ")
+    command = name.replace("_", " ")
     if command not in RECIPES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 

@@ -27,7 +27,10 @@ OUT_HELP = "The folder for everything that is made; a run in it is continued."
 INTRODUCTION = """Piles of pictures in, training-ready data sets out: fast, exact, and none lost.
 
 The same command again goes on where the last one ended."""
-TRAINING = "Train a model on what the recipes made."
+GROUPS = {  # the first word of commands of two
+    "train": "Train a model on what the recipes made.",
+    "evaluate": "Say what a trained model is worth.",
+}
 
 
 def run_command_line(arguments: list[str]) -> int:
@@ -68,12 +71,13 @@ def _app(chosen: str) -> App:
     app = App(
         name="lightmill", help=INTRODUCTION, help_format="plaintext", version=__version__, version_flags=["--version"]
     )
-    training = App(name="train", help=TRAINING, sort_key=2, group="Recipes")
-    app.command(training)
+    groups = {name: App(name=name, help=text, sort_key=2, group="Recipes") for name, text in GROUPS.items()}
+    for group in groups.values():
+        app.command(group)
     for name in RECIPES:
         first, *second = name.split()
         command = _recipe_command(name) if first == chosen else _stub(SUMMARIES[name])
-        (training if second else app).command(command, name=(second or [first])[0], sort_key=1, group="Recipes")
+        (groups[first] if second else app).command(command, name=(second or [first])[0], sort_key=1, group="Recipes")
     for function in (status, retry, report):
         app.command(function, sort_key=3, group="Runs")
     app.command(captions, sort_key=4, group="More")

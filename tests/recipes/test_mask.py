@@ -354,7 +354,6 @@ def test_models_of_transformers_are_opened_by_their_folder(
         ({"score": 0.3}, "builtin:salient gives one thing or none, whatever its score; leave --score out"),
         ({"model": "builtin:saliend"}, "no model is called builtin:saliend; did you mean builtin:salient?"),
         ({"model": "builtin:zzz"}, "no model is called builtin:zzz; there is builtin:salient"),
-        ({"model": "mine.safetensors"}, r"mine.safetensors: .* made by `train segment`, which is not there yet"),
         ({"points": "0.5,0.5"}, "--points, --boxes and --grid need a model that takes them: --model facebook/sam2"),
         ({"boxes": "0.5,0.1,0.2,0.9", "model": "x"}, "a box is left,top,right,bottom, with left < right"),
         ({"boxes": "0.5,0.1,0.2", "model": "x"}, "--boxes "),
@@ -370,6 +369,12 @@ def test_what_does_not_go_together_is_refused(
 ) -> None:
     with pytest.raises(UsageError, match=says):
         lightmill.mask(pictures, tmp_path / "out", **options)
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_checkpoint_that_is_not_there_is_told_before_the_first_picture(pictures: Path, tmp_path: Path) -> None:
+    with pytest.raises(ModelError, match=r"there is no file .*mine.safetensors; give a folder that `lightmill"):
+        lightmill.mask(pictures, tmp_path / "out", model="mine.safetensors")
     assert not (tmp_path / "out").exists()
 
 

@@ -16,6 +16,7 @@ from lightmill.recipes.base import Options, Recipe, is_run_only, is_several, opt
 from lightmill.recipes.caption import Caption
 from lightmill.recipes.check import Check
 from lightmill.recipes.crop import Crop
+from lightmill.recipes.evaluate_segment import EvaluateSegment
 from lightmill.recipes.identify import Identify
 from lightmill.recipes.join360 import Join360
 from lightmill.recipes.mask import Mask
@@ -61,6 +62,8 @@ OTHER: dict[str, Any] = {
     "mask_polarity": "keep-black",
     "mask_naming": "colmap",
     "export": "nerfstudio",
+    "tile": "auto",
+    "flips": True,
     "fps": 2,
     "start": 1,
     "end": 9,
@@ -310,6 +313,17 @@ OTHER_CHECK: dict[str, Any] = {
     "boxes_as_masks": True,
     "group": "folder",
 }
+OTHER_EVALUATE_SEGMENT: dict[str, Any] = {
+    "checkpoint": "org/student",
+    "split": "all",
+    "ignore": "11,254",
+    "binary": True,
+    "boxes_as_masks": True,
+    "group": "folder",
+    "val_share": 0.1,
+    "seed": 9,
+    "device": "cpu",
+}
 OTHERS = {
     "relight": OTHER | OTHER_RELIGHT,
     "prepare": OTHER | OTHER_PREPARE,
@@ -320,6 +334,7 @@ OTHERS = {
     "train segment": OTHER | OTHER_TRAIN_SEGMENT,
     "identify": OTHER | OTHER_IDENTIFY,
     "check": OTHER | OTHER_CHECK,
+    "evaluate segment": OTHER | OTHER_EVALUATE_SEGMENT,
 }
 NEEDED: dict[str, dict[str, Any]] = {
     "split360": {"mask_prompt": "person"},
@@ -334,6 +349,7 @@ NEEDED: dict[str, dict[str, Any]] = {
     "train segment": {},
     "identify": {},
     "check": {},
+    "evaluate segment": {},
 }
 
 
@@ -399,6 +415,8 @@ MASK = COMMON | {
     "boxes": st.lists(st.tuples(st.floats(0, 0.4), st.floats(0, 0.4), st.floats(0.5, 1), st.floats(0.5, 1))),
     "grid": st.none() | st.integers(1, 128),
     "score": st.none() | SHARES,
+    "tile": st.sampled_from(["off", "auto", "2000", 640]),
+    "flips": st.booleans(),
     "instances": st.sampled_from(["union", "largest", "best", "each"]),
     "remove": st.booleans(),
     "grow": st.floats(-0.5, 0.5),
@@ -566,6 +584,19 @@ CHECK = COMMON | {
     "boxes_as_masks": st.booleans(),
     "group": st.none() | st.sampled_from(["folder", r"(seq\d+)_", "dish"]),
 }
+EVALUATE_SEGMENT = COMMON | {
+    "checkpoint": st.none() | st.just("org/student"),
+    "split": st.sampled_from(["val", "test", "train", "all"]),
+    "ignore": st.lists(st.integers(0, 255), max_size=3) | st.sampled_from(["", "11", "11, 254"]),
+    "binary": st.booleans(),
+    "boxes_as_masks": st.booleans(),
+    "group": st.none() | st.sampled_from(["folder", r"(seq\d+)_", "dish"]),
+    "val_share": st.floats(0.01, 0.99),
+    "seed": st.integers(0, 999),
+    "tile": st.sampled_from(["off", "auto", "2000", 640]),
+    "flips": st.booleans(),
+    "device": st.sampled_from(["auto", "cpu", "cuda"]),
+}
 VALUES: dict[type[Recipe], dict[str, Any]] = {
     Split360: SPLIT,
     Join360: JOIN,
@@ -576,6 +607,7 @@ VALUES: dict[type[Recipe], dict[str, Any]] = {
     Crop: CROP,
     Identify: IDENTIFY,
     Check: CHECK,
+    EvaluateSegment: EVALUATE_SEGMENT,
 }
 ASKED: dict[type[Recipe], str] = {
     Split360: "mask_model",

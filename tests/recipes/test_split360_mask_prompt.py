@@ -208,7 +208,6 @@ def test_the_model_is_part_of_the_config(panorama: Path, tmp_path: Path) -> None
         ({"mask_grow": 0.1}, "need --mask-prompt or --mask-model"),
         ({"mask_score": 0.5}, "need --mask-prompt or --mask-model"),
         ({"mask_model": "builtin:salient", "mask_prompt": "person"}, "builtin:salient finds what stands out"),
-        ({"mask_model": "mine.safetensors"}, "which is not there yet"),
     ],
 )
 def test_what_does_not_go_together_is_refused(

@@ -26,7 +26,8 @@ from lightmill.models.embedder_files import read_config
 from lightmill.ops.crop_quality import covered, quality
 from lightmill.recipes.crop import Crop
 from lightmill.recipes.identify import Identify
-from lightmill.recipes.train_reid import Ended, TrainReid, seconds_of
+from lightmill.recipes.train_reid import TrainReid
+from lightmill.recipes.training import TrainingEnded, seconds_of
 from lightmill.sample.match import PATH, write_match
 
 COLUMNS_OF_MATCH: dict[str, Any] = {"path": PATH, "group": ("quarter", "session"), "view": "angle", "time": "frame"}
@@ -62,7 +63,7 @@ def match(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def train(match: Path, out: Path, pack: Path | None = None, **options: Any) -> Ended:
+def train(match: Path, out: Path, pack: Path | None = None, **options: Any) -> TrainingEnded:
     return TrainReid.from_values(TINY | options).run(pack or match / "crops", out)
 
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 from hashlib import blake2b
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import cv2
 from pydantic import Field, field_validator
@@ -24,6 +24,7 @@ from lightmill.errors import InputError, UsageError
 from lightmill.recipes.base import Recipe, listed
 from lightmill.recipes.check_report import Checked, Summary, write_all
 from lightmill.recipes.checking import LOOKED_AT, Checker, PairRef
+from lightmill.recipes.training import whole_numbers
 from lightmill.sources import files
 
 INDEX = "index.arrow"
@@ -57,14 +58,7 @@ class Check(Recipe):
 
     _texts = listed("classes")
 
-    @field_validator("ignore", mode="before")
-    @classmethod
-    def _numbers(cls, value: Any) -> Any:
-        parts = value if isinstance(value, list | tuple) else [value]
-        texts = [text.strip() for part in parts for text in str(part).split(",") if text.strip()]
-        if not all(text.isdecimal() for text in texts):
-            raise ValueError("values are whole numbers, as in 11,254")
-        return tuple(int(text) for text in texts)
+    _numbers = field_validator("ignore", mode="before")(whole_numbers)
 
     # --- the run -----------------------------------------------------------------------------------------------------
 

@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TypeAlias
 
 import numpy as np
@@ -15,7 +15,7 @@ from lightmill.ops.crop_quality import covered, quality
 from lightmill.ops.identities import Labels
 from lightmill.ops.open_set import auroc, classified, dir_at_fpir
 from lightmill.ops.recognition import NOBODY, Gallery, Recognised, mean_thresholds, recognise, tracklet_embeddings
-from lightmill.ops.thresholds import POOLED
+from lightmill.ops.thresholds import F1, POOLED, choose_threshold
 from lightmill.ops.tracking import Tracking, tracklets
 from lightmill.recipes.identifying import Seen
 from lightmill.sources.boxes import BoxTable
@@ -25,6 +25,7 @@ Indices: TypeAlias = NDArray[np.int64]
 
 COLUMNS = ("label", "score", "runner_up", "runner_up_score", "tracklet", "status", "error")
 FPIR = 0.01  # at which the rate of identification is told
+_DRAWS = 20  # of labels by chance
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -276,6 +277,44 @@ def _worth(identities: Identities, truth: NDArray[np.str_]) -> dict[str, Json]:
         told["auroc"] = _rounded(auroc(score[known], score[~known]))
         told["dir_at_fpir"] = {"dir": _rounded(at.dir), "fpir": _rounded(at.fpir), "threshold": _rounded(at.threshold)}
     return told
+
+
+def beside(
+    table: BoxTable, seen: Seen, album: Album, kept: Seen, *, rules: Rules, truth: NDArray[np.str_]
+) -> dict[str, Json]:
+    """What labels by colour, and labels by chance, are worth; empty where there are no histograms.
+
+    colour_histogram: the same gallery, tracklets and assignment, with histograms for embeddings, and at the threshold
+    that is best for them on these very boxes. chance: every label drawn as often as any other, and nobody as often as
+    nobody is there.
+    """
+    if seen.colours is None or kept.colours is None:
+        return {}
+    by_colour = replace(seen, embeddings=(seen.colours,)), album, replace(kept, embeddings=(kept.colours,))
+    every = identify(table, *by_colour, rules=replace(rules, threshold=-1.0, nobodies=0), thresholds=[])
+    truth = np.where(np.isin(truth, every.labels), truth, NOBODY)
+    best = choose_threshold(
+        every.similarity.max(axis=1)[every.place], predicted=every.nearest[every.place], truth=truth, target=F1()
+    )
+    found = identify(table, *by_colour, rules=replace(rules, threshold=best.threshold, nobodies=0), thresholds=[])
+    return {"colour_histogram": _worth(found, truth), "chance": _by_chance(truth, every.labels)}
+
+
+def _by_chance(truth: NDArray[np.str_], labels: Sequence[str]) -> dict[str, Json]:
+    rng = np.random.default_rng(0)
+    strange = float((truth == NOBODY).mean())
+    told = [
+        np.where(rng.random(len(truth)) < strange, NOBODY, np.array(labels)[rng.integers(0, len(labels), len(truth))])
+        for _ in range(_DRAWS)
+    ]
+    means = [classified(truth=truth, predicted=one) for one in told]
+    return {
+        "rank_1": _rounded(1 / len(labels)),
+        "accuracy": _rounded(float(np.mean([one.accuracy for one in means]))),
+        "macro_f1": _rounded(float(np.mean([one.macro_f1 for one in means]))),
+        "auroc": 0.5,
+        "dir_at_fpir": {"dir": _rounded(FPIR / len(labels)), "fpir": FPIR, "threshold": None},
+    }
 
 
 def _rounded(value: float) -> float | None:

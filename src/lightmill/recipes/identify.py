@@ -30,6 +30,7 @@ from lightmill.recipes.identified import (
     Identities,
     Rules,
     as_json,
+    beside,
     cells,
     figures,
     identify,
@@ -217,7 +218,7 @@ class _Task:
             command=recipe.command(self.input),
             source=self.source,
             out=self.out,
-            make_pipeline=partial(frame_pipeline, self.models, self.cutter),
+            make_pipeline=partial(frame_pipeline, self.models, self.cutter, colours=recipe.label is not None),
             device=self.device,
             export=self.export,
         )
@@ -235,6 +236,9 @@ class _Task:
         truth = self._truth(seen)
         models: list[Json] = [{"model": model.name, "version": model.version} for model in self.models]
         told: dict[str, Json] = {"models": models, **figures(found, truth=truth)}
+        if truth is not None and (truth != NOBODY).any():
+            others = beside(table, seen, self.album, kept, rules=self.recipe.rules(), truth=truth)
+            told |= {"beside": others} if others else {}
         outputs.write_if_changed("identities.json", iter([as_json(told)]))
         pictures = Pictures(table=table, cutter=self.cutter, album=self.album)
         shown: list[Json] = [[title, html] for title, html in sections(found, pictures, truth=truth, told=told)]

@@ -151,11 +151,22 @@ def _verdict(told: Mapping[str, Json]) -> str:
     worth = told.get("against_truth")
     if not isinstance(worth, dict):
         return ""
+    others = told.get("beside")
+    columns = {"identify": worth, **(others if isinstance(others, dict) else {})}
+    head = "".join(f'<th scope="col">{_text(name.replace("_", " "))}</th>' for name in columns)
     rows = []
-    for name, value in worth.items():
-        words = ", ".join(f"{part} {one}" for part, one in value.items()) if isinstance(value, dict) else value
-        rows.append(f'<tr><th scope="row">{_text(name.replace("_", " "))}</th><td>{_text(words)}</td></tr>')
-    return f'<table class="options"><tbody>{"".join(rows)}</tbody></table>'
+    for name in worth:
+        cells = "".join(f"<td>{_text(_figure_of(of, name))}</td>" for of in columns.values())
+        rows.append(f'<tr><th scope="row">{_text(name.replace("_", " "))}</th>{cells}</tr>')
+    return f'<table><thead><tr><th scope="col"></th>{head}</tr></thead><tbody>{"".join(rows)}</tbody></table>'
+
+
+def _figure_of(of: Json, name: str) -> str:
+    """A figure, or the parts of one; a dash where there is none."""
+    value = of.get(name) if isinstance(of, dict) else None
+    if isinstance(value, dict):
+        return ", ".join(f"{part} {'–' if one is None else one}" for part, one in value.items())
+    return "–" if value is None else str(value)
 
 
 def _confusion(predicted: NDArray[np.str_], truth: NDArray[np.str_]) -> str:

@@ -19,6 +19,7 @@ from lightmill.engine.stages import Batch, Each, Save, To
 from lightmill.errors import DecodeError, OutputError
 from lightmill.models.embedder import CropEmbedder
 from lightmill.ops.boxes import areas, places_in
+from lightmill.ops.colour_histogram import LENGTH, colour_histogram
 from lightmill.ops.quality import sharpness
 from lightmill.recipes.pictures import PREVIEW_PX, decode_whole, read_picture
 from lightmill.recipes.previews import preview
@@ -31,6 +32,7 @@ STORED = ".lightmill/embeddings/{name}.npz"
 LABEL = "embeddings"  # of that file, in the manifest
 DROPPED = "dropped"  # in an item's meta: number of a row, from 1 -> why it has no embedding
 _HELD_PER_PIXEL = 8  # bytes: a decoded frame, and crops of it
+COLOURS = "colours"  # in the file of an item
 CROPS_TOGETHER = 64  # on a CPU, of one item
 _CROPS_A_PART = 64
 _FRAMES_A_BATCH = 8
@@ -119,31 +121,34 @@ class EmbedAll:
         return [list(parts) for parts in zip(*by_model, strict=True)]
 
 
-def stored(crops: Crops, embedded: list[NDArray[np.float32]]) -> bytes:
-    """The file of an item: an npz of `rows`, `sharpness`, and `model_0`, `model_1`, …."""
+def stored(crops: Crops, embedded: list[NDArray[np.float32]], colours: bool) -> bytes:  # noqa: FBT001 (bound by name)
+    """The file of an item: an npz of `rows`, `sharpness`, `model_0`, `model_1`, …, and `colours` where asked for."""
     file = io.BytesIO()
     sharp = np.array([sharpness(crop) for crop in crops.pixels], np.float32)
     models: Mapping[str, Any] = {f"model_{number}": one for number, one in enumerate(embedded)}
+    if colours:
+        of = [colour_histogram(crop) for crop in crops.pixels]
+        models = {**models, COLOURS: np.array(of, np.float32).reshape(len(of), LENGTH)}
     np.savez(file, rows=np.array(crops.rows, np.int64), sharpness=sharp, **models)
     return file.getvalue()
 
 
-def embed_stages(models: Sequence[CropEmbedder]) -> tuple[Batch, Each, Save]:
-    """From `crops` to files in OUT."""
+def embed_stages(models: Sequence[CropEmbedder], *, colours: bool) -> tuple[Batch, Each, Save]:
+    """From `crops` to files in OUT. `colours`: with histograms, to be compared with."""
     return (
         Batch(EmbedAll(models), makes="embedded", name="embed", size=_FRAMES_A_BATCH),
-        Each(stored, makes="file", name="measure"),
+        Each(stored, makes="file", name="measure", colours=colours),
         Save(file=To(STORED, label=LABEL)),
     )
 
 
-def frame_pipeline(models: Sequence[CropEmbedder], cutter: Cutter) -> Pipeline:
+def frame_pipeline(models: Sequence[CropEmbedder], cutter: Cutter, *, colours: bool) -> Pipeline:
     """From frames, each of which is decoded once, to embeddings."""
     cv2.setNumThreads(1)  # the engine owns the threads; of every process that works
     return Pipeline(
         Each(read_picture, makes=("data", "header"), name="read"),
         Each(cutter, makes="crops", name="cut", weight=held_bytes),
-        *embed_stages(models),
+        *embed_stages(models, colours=colours),
     )
 
 
@@ -211,7 +216,7 @@ class ReadPack:
 def pack_pipeline(models: Sequence[CropEmbedder]) -> Pipeline:
     """From crops of packs to embeddings."""
     cv2.setNumThreads(1)
-    return Pipeline(Each(ReadPack(), makes="crops", name="read"), *embed_stages(models))
+    return Pipeline(Each(ReadPack(), makes="crops", name="read"), *embed_stages(models, colours=True))
 
 
 # --- read back -------------------------------------------------------------------------------------------------------
@@ -224,12 +229,14 @@ class Seen:
     rows: Indices  # [n]
     sharpness: NDArray[np.float32]  # [n]
     embeddings: tuple[NDArray[np.float32], ...]  # of every model, [n, D]
+    colours: NDArray[np.float32] | None = None  # [n, D] histograms, where all have one
 
 
 def read_seen(out: Path, journal: Journal, *, models: int) -> Seen:
     """All that a run has stored in OUT. Raises OutputError for a file that is gone, or not as it was written."""
     rows, sharp = [np.empty(0, np.int64)], [np.empty(0, np.float32)]
     embedded: list[list[NDArray[np.float32]]] = [[] for _ in range(models)]
+    colours: list[NDArray[np.float32]] = []
     for row in journal.rows(*MADE):
         path = out / row.paths[LABEL]
         try:
@@ -240,6 +247,8 @@ def read_seen(out: Path, journal: Journal, *, models: int) -> Seen:
                 sharp.append(file["sharpness"])
                 for number in range(models):
                     embedded[number].append(file[f"model_{number}"])
+                if COLOURS in file:
+                    colours.append(file[COLOURS])
         except (OSError, ValueError, KeyError) as error:
             raise OutputError(f"{path} is gone or damaged: remove it, and the same command makes it again") from error
     every = np.concatenate(rows)
@@ -248,4 +257,5 @@ def read_seen(out: Path, journal: Journal, *, models: int) -> Seen:
         rows=every[order],
         sharpness=np.concatenate(sharp)[order],
         embeddings=tuple(np.concatenate(one or [np.empty((0, 0), np.float32)])[order] for one in embedded),
+        colours=np.concatenate(colours)[order] if sum(map(len, colours)) == len(order) > 0 else None,
     )

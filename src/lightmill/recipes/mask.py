@@ -4,12 +4,12 @@ import re
 from collections.abc import Mapping
 from functools import partial
 from pathlib import Path, PurePosixPath
-from typing import Annotated, Any, ClassVar, Literal, Self
+from typing import Any, ClassVar, Literal, Self
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import BeforeValidator, Field, field_validator, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from lightmill.codecs.encode import ImageFormat, encode, encode_mask
 from lightmill.engine.items import Notes, Source
@@ -50,6 +50,7 @@ from lightmill.recipes.masking import (
     segment_wide_stage,
 )
 from lightmill.recipes.pictures import picture_stages
+from lightmill.recipes.places import Box, Point
 from lightmill.recipes.previews import preview
 from lightmill.recipes.tables import write_table
 from lightmill.sources import open_source
@@ -57,22 +58,6 @@ from lightmill.sources import open_source
 OVERLAY_PX = 1600  # the longest side of a preview
 PREVIEW_PX = 240  # in the report
 _SUFFIX = re.compile(r"\.\w+")
-
-
-def _numbers(value: Any) -> Any:
-    """`0.5,0.4` or a list as numbers."""
-    return tuple(value.split(",")) if isinstance(value, str) else value
-
-
-def _with_label(value: Any) -> Any:
-    """A point of two numbers lies on the thing."""
-    numbers = _numbers(value)
-    return (*numbers, 1) if isinstance(numbers, list | tuple) and len(numbers) == 2 else numbers
-
-
-Share = Annotated[float, Field(ge=0, le=1)]
-Point = Annotated[tuple[Share, Share, Annotated[int, Field(ge=0, le=1)]], BeforeValidator(_with_label)]
-Box = Annotated[tuple[Share, Share, Share, Share], BeforeValidator(_numbers)]
 
 
 class Mask(Recipe):

@@ -20,6 +20,7 @@ RECIPES: dict[str, tuple[str, str]] = {  # name -> (module, class)
     "negatives": ("lightmill.recipes.negatives", "Negatives"),
     "train reid": ("lightmill.recipes.train_reid", "TrainReid"),
     "train segment": ("lightmill.recipes.train_segment", "TrainSegment"),
+    "evaluate segment": ("lightmill.recipes.evaluate_segment", "EvaluateSegment"),
     "identify": ("lightmill.recipes.identify", "Identify"),
     "check": ("lightmill.recipes.check", "Check"),
 }
@@ -35,6 +36,7 @@ SUMMARIES = {
     "negatives": "Draw boxes that show nobody, beside and inside the players of a table of boxes.",
     "train reid": "Train an embedder that tells players apart and knows when it sees nobody it knows.",
     "train segment": "Train a light network that segments pictures as their masks, or a heavy teacher, do.",
+    "evaluate segment": "Say what a trained segmenter is worth: its predictions against masks, as it is served.",
     "identify": "Say who is in boxes: a label of a gallery or unknown, and never one label twice in a frame.",
     "check": "Look at every picture and mask of a data set: what is broken, missing, mismatched or in two splits.",
 }

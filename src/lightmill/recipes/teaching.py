@@ -11,12 +11,11 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Protocol, TypeAlias, runtime_checkable
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol, TypeAlias, runtime_checkable
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import BeforeValidator, Field
 
 from lightmill import __version__
 from lightmill.codecs.encode import encode_mask
@@ -45,12 +44,6 @@ Levels = NDArray[np.uint8]
 Features = NDArray[np.float32]
 
 
-def _point(value: Any) -> Any:
-    """`0.5,0.4` or a list as numbers; of two, one on the thing."""
-    numbers = tuple(value.split(",")) if isinstance(value, str) else value
-    return (*numbers, 1) if isinstance(numbers, list | tuple) and len(numbers) == 2 else numbers
-
-
 def one_or_several(value: Any) -> Any:
     """One point alone needs no list around it."""
     is_one = isinstance(value, str) or (
@@ -59,8 +52,6 @@ def one_or_several(value: Any) -> Any:
     return (value,) if is_one else value
 
 
-Share = Annotated[float, Field(ge=0, le=1)]
-Point = Annotated[tuple[Share, Share, Annotated[int, Field(ge=0, le=1)]], BeforeValidator(_point)]
 LabelsFrom: TypeAlias = Literal["masks", "teacher"]
 
 TABLE = "pictures.csv"

@@ -4,13 +4,13 @@ import json
 import os
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import AfterValidator, BeforeValidator, Field
+from pydantic import AfterValidator, Field
 
 from lightmill.data.augment import Augment
 from lightmill.data.fold_file import load_folds, save_folds
@@ -29,6 +29,7 @@ from lightmill.recipes.base import Options, SizeOption, listed, repeated, run_on
 from lightmill.recipes.devices import chosen_device
 from lightmill.recipes.reid_judge import QUICK_GALLERY, QUICK_HELD, Answers, Judge, choose, rate_of
 from lightmill.recipes.reid_report import ReidReport
+from lightmill.recipes.training import Duration, Telling, TrainingEnded, nothing
 from lightmill.train.batches import ReidBatches
 from lightmill.train.checkpoints import STATE
 from lightmill.train.options import ReidOptions, ReidSettings
@@ -40,28 +41,11 @@ if TYPE_CHECKING:
     from lightmill.data.reid import ReidData
     from lightmill.train.reid import Trained
 
-_UNITS = {"s": 1.0, "m": 60.0, "h": 3600.0}
 FOLDS = "folds.parquet"  # the split, in OUT
 _OPTIONS = "training.json"  # what the training in OUT was given, in its folder of state
 _FREE = {"input", "target", "allow_leaks", "patience", "tensorboard"}  # may differ when it goes on: no step changes
 _AT_ONCE = 256  # crops that are in memory at once
 _TOGETHER = 64  # … and go through the network together
-
-
-def seconds_of(text: str) -> float:
-    """A length of time. Raises ValueError.
-
-    >>> seconds_of("10m"), seconds_of("90"), seconds_of("1.5h")
-    (600.0, 90.0, 5400.0)
-    """
-    unit = _UNITS.get(text[-1:])
-    try:
-        found = float(text[:-1] if unit else text) * (unit or 1.0)
-    except ValueError:
-        found = 0.0
-    if not 0 < found < float("inf"):
-        raise ValueError(f"a length of time is written 90s, 10m or 2h, got {text!r}")
-    return found
 
 
 def _checked_target(text: str) -> str:
@@ -72,11 +56,6 @@ def _checked_target(text: str) -> str:
     return text
 
 
-Duration = Annotated[
-    float,
-    BeforeValidator(lambda value: seconds_of(value) if isinstance(value, str) else value),
-    Field(gt=0, allow_inf_nan=False),
-]
 TargetOption = Annotated[str, AfterValidator(_checked_target)]
 
 
@@ -119,7 +98,7 @@ class TrainReid(ReidSettings, Options):
 
     _lists = listed("views", "hold")
 
-    def run(self, input: Path | str, out: Path | str) -> "Ended":
+    def run(self, input: Path | str, out: Path | str) -> TrainingEnded:
         """Train, or go on. Raises InputError, UsageError, ModelError, MissingExtra, OutputError, ChangedConfig."""
         from lightmill.train.reid import fit
 
@@ -137,9 +116,9 @@ class TrainReid(ReidSettings, Options):
         with RunLock(out / STATE_FOLDER):
             save_folds(out / FOLDS, [fold], table)
             Outputs(out).write(f"{STATE_FOLDER}/{_OPTIONS}", (json.dumps(bound, indent=2) + "\n").encode())
-            say = _nothing if self.progress == "none" else open_progress(self.progress).say
+            say = nothing if self.progress == "none" else open_progress(self.progress).say
             data = self._data(pack, fold, quick)
-            told = _Telling(say, data, epochs=self.epochs, max_time_s=self.max_time)
+            told = Telling(say, epochs=self.epochs, max_time_s=self.max_time, shown=_is_shown, note=data.epoch_note)
             try:
                 trained = fit(
                     self._options(pack),
@@ -150,7 +129,7 @@ class TrainReid(ReidSettings, Options):
                     on_step=told.step,
                 )
             except KeyboardInterrupt:
-                return Ended(
+                return TrainingEnded(
                     exit_code=130, summary=f"interrupted: the same command goes on with {out}", remarks=(*fold.remarks,)
                 )
             say("choosing thresholds on held-out groups")
@@ -226,7 +205,7 @@ class TrainReid(ReidSettings, Options):
 
     def _judged(
         self, pack: CropPack, fold: Fold, judge: Judge, trained: "Trained", out: Path, *, began: float
-    ) -> "Ended":
+    ) -> TrainingEnded:
         """Thresholds into the checkpoint, plots and the report beside it."""
         from lightmill.models.embedder import CropEmbedder
         from lightmill.models.embedder_files import read_config, update_config
@@ -260,79 +239,39 @@ class TrainReid(ReidSettings, Options):
         for name, text in report.plots().items():
             outputs.write(name, text.encode())
         outputs.write("report.html", report.html(trained.history, options=self, pack=pack).encode())
-        return Ended.of(trained, figures, thresholds, fold, out, wall_s=time.monotonic() - began)
+        return _ended(trained, figures, thresholds, fold, out, wall_s=time.monotonic() - began)
 
     def _thresholds(self, answers: Answers) -> Mapping[str, Chosen]:
         """Empty where nobody unknown was held out: then there is nothing to choose them by."""
         return choose(answers, parse_target(self.target)) if answers.known.any() and not answers.known.all() else {}
 
 
-@dataclass(frozen=True, kw_only=True)
-class Ended:
-    """How it went."""
-
-    exit_code: int
-    summary: str
-    remarks: tuple[str, ...] = ()
-    warnings: tuple[str, ...] = ()
-
-    @classmethod
-    def of(
-        cls,
-        trained: "Trained",
-        figures: Mapping[str, Mapping[str, float]],
-        thresholds: Mapping[str, float],
-        fold: Fold,
-        out: Path,
-        *,
-        wall_s: float,
-    ) -> "Ended":
-        told = [
-            f"held out, {what}: " + ", ".join(f"{name} {value:.3f}" for name, value in of.items())
-            for what, of in figures.items()
-        ]
-        at = ", ".join(f"{view or 'all'} {value:.3f}" for view, value in thresholds.items())
-        warnings = () if at else ("no threshold was chosen: nobody unknown was held out (--unknown)",)
-        summary = (
-            f"done: {count_of(trained.epochs, 'epoch')}, {trained.steps:,} steps ({trained.ended}) "
-            f"in {duration(wall_s)}\ncheckpoint: {trained.best}\nreport: {out / 'report.html'}"
-        )
-        remarks = (*fold.remarks, *told, *([f"thresholds: {at}"] if at else []))
-        return cls(exit_code=0, summary=summary, remarks=remarks, warnings=warnings)
+def _ended(
+    trained: "Trained",
+    figures: Mapping[str, Mapping[str, float]],
+    thresholds: Mapping[str, float],
+    fold: Fold,
+    out: Path,
+    *,
+    wall_s: float,
+) -> TrainingEnded:
+    """What is said at the end."""
+    told = [
+        f"held out, {what}: " + ", ".join(f"{name} {value:.3f}" for name, value in of.items())
+        for what, of in figures.items()
+    ]
+    at = ", ".join(f"{view or 'all'} {value:.3f}" for view, value in thresholds.items())
+    warnings = () if at else ("no threshold was chosen: nobody unknown was held out (--unknown)",)
+    summary = (
+        f"done: {count_of(trained.epochs, 'epoch')}, {trained.steps:,} steps ({trained.ended}) "
+        f"in {duration(wall_s)}\ncheckpoint: {trained.best}\nreport: {out / 'report.html'}"
+    )
+    remarks = (*fold.remarks, *told, *([f"thresholds: {at}"] if at else []))
+    return TrainingEnded(exit_code=0, summary=summary, remarks=remarks, warnings=warnings)
 
 
-class _Telling:
-    """What is said while it trains: every epoch, and how long it will take."""
-
-    def __init__(self, say: Callable[[str], None], data: "ReidData", *, epochs: int, max_time_s: float | None) -> None:
-        self._say, self._data, self._epochs, self._limit = say, data, epochs, max_time_s
-        self._began: float | None = None
-
-    def step(self, done: int, total: int) -> None:
-        """After each step: the first twenty tell how long it takes."""
-        now = time.monotonic()
-        if self._began is None:
-            self._began, self._first = now, done
-        elif done - self._first == 20:
-            left = (now - self._began) / 20 * (total - done)
-            until = f", at most {duration(self._limit)}" if self._limit else ""
-            self._say(f"{total:,} steps, about {duration(left)}{until}")
-
-    def epoch(self, row: Mapping[str, float | None]) -> None:
-        """After each epoch."""
-        told = [
-            f"{name} {value:.3f}"
-            for name, value in row.items()
-            if name.startswith(("loss", "val_")) and value is not None
-        ]
-        seconds = row.get("seconds") or 0.0
-        self._say(f"epoch {row['epoch']:g} of {self._epochs} ({duration(seconds)}): {', '.join(told)}")
-        if note := self._data.epoch_note():
-            self._say(note)
-
-
-def _nothing(line: str) -> None:
-    """Says nothing."""
+def _is_shown(name: str) -> bool:
+    return name.startswith(("loss", "val_"))
 
 
 def _refuse_place(out: Path) -> None:

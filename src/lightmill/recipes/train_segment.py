@@ -28,8 +28,9 @@ from lightmill.recipes.base import BudgetOption, Options, SizeOption, listed, re
 from lightmill.recipes.check_classes import Classes, Counts
 from lightmill.recipes.devices import chosen_device
 from lightmill.recipes.masking import located
+from lightmill.recipes.places import Point
 from lightmill.recipes.segment_report import SegmentReport
-from lightmill.recipes.teaching import LabelsFrom, Pictures, Point, Taught, lesson, one_or_several, pictures_of, teach
+from lightmill.recipes.teaching import LabelsFrom, Pictures, Taught, lesson, one_or_several, pictures_of, teach
 from lightmill.recipes.training import Duration, Telling, TrainingEnded, nothing, whole_numbers
 from lightmill.sources import files
 from lightmill.train.checkpoints import STATE
