@@ -8,11 +8,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
+import cv2
 import PIL.Image  # noqa: F401 (before pycolmap: loaded after it, PNG encoding aborts in a zlib that is not its own)
 import pytest
 from hypothesis import settings
 
 ROOT = Path(__file__).resolve().parents[1]
+
+# as all recipes do: a process that was forked from one with OpenCV's threads waits for them for ever
+cv2.setNumThreads(1)
 
 # derandomize: the same examples on every machine and every day; a run that fails fails again
 settings.register_profile("lightmill", derandomize=True, deadline=None)

@@ -357,3 +357,13 @@ def test_the_command_line(faulty: Path, tmp_path: Path, lightmill_run: Callable[
     assert "missing mask: 1 picture, as images/missing.jpg" in done.stderr
     again = lightmill_run("retry", tmp_path / "out", "--only", "failed:mask")
     assert again.code == 3
+
+
+def test_absent_classes_are_a_short_line(tmp_path: Path) -> None:
+    """One value far up makes a class of every number below it; they are counted, and only some are named."""
+    data = write_pairs(tmp_path / "data", ["a"], size=(64, 48))
+    level = np.zeros((48, 64), np.uint8)
+    level[:8] = 77
+    Image.fromarray(level).save(data / "masks" / "a.png")
+    said = check(data, tmp_path / "out").remarks[-1]
+    assert said.endswith("; nowhere: 1, 2, 3, 4, 5, 6, 7, 8 and 68 more")  # 76 between 0 and 77

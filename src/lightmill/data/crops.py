@@ -120,6 +120,7 @@ class CropDataset:
 
         Raises UsageError where no crop is left or a row is none of the source's, MissingExtra without torch.
         """
+        cv2.setNumThreads(1)  # a forked worker would wait for ever for threads that were not forked with it
         self.source = source
         self.size_hw = size_hw
         self.jitter = jitter

@@ -10,7 +10,6 @@ from collections.abc import Sequence
 from functools import partial
 from typing import Any, Literal, TypeAlias
 
-import cv2
 import numpy as np
 import torch  # noqa: TID253 (imported only where something is trained; the class below needs its base)
 from lightning.pytorch import LightningDataModule  # noqa: TID253 (as above)
@@ -143,7 +142,6 @@ class ReidData(LightningDataModule):  # type: ignore[misc]  # lightning is untyp
         options["pin_memory"] = torch.cuda.is_available()
         if not self.workers:
             return options
-        cv2.setNumThreads(1)  # as its workers will: forked from a process with more, they would wait for ever
         height, width = self.train_set.size_hw
         # beside those that are ready: one that is looked at, and one that comes next
         length = crops * height * width * 3

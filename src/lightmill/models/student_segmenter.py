@@ -202,8 +202,8 @@ def wanted_classes(config: StudentConfig, prompts: Sequence[str], *, model: str)
     for prompt in prompts:
         if _plain(prompt) not in numbers:
             near = get_close_matches(_plain(prompt), numbers, n=1)
-            meant = f"; did you mean {names[numbers[near[0]]]}?" if near else ""
-            raise UsageError(f"{model} knows no class {prompt!r}{meant} Its classes: {', '.join(names.values())}")
+            meant = f" (did you mean {names[numbers[near[0]]]}?)" if near else ""
+            raise UsageError(f"{model} knows no class {prompt!r}{meant}; its classes: {', '.join(names.values())}")
     return {number: names[number] for number in sorted({numbers[_plain(prompt)] for prompt in prompts})}
 
 

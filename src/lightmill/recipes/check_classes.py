@@ -11,6 +11,8 @@ from lightmill.engine.wording import count_of
 
 Counts = Mapping[int, int]
 
+_MOST_NAMED = 8  # classes in a line
+
 
 @dataclass(frozen=True)
 class Classes:
@@ -64,4 +66,8 @@ class Classes:
         found = count_of(len(self.pixels), "class", "classes")
         line = f"{found} in the masks, the rarest is {self.names[rarest]} with {share:.3g} % of the pixels"
         absent = [name for number, name in enumerate(self.names) if number not in self.pixels]
-        return f"{line}; nowhere: {', '.join(absent)}" if absent else line
+        if not absent:
+            return line
+        more = len(absent) - _MOST_NAMED
+        left_out = f" and {more:,} more" if more > 0 else ""
+        return f"{line}; nowhere: {', '.join(absent[:_MOST_NAMED])}{left_out}"

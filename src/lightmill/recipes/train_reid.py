@@ -8,6 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
+import cv2
 import numpy as np
 from numpy.typing import NDArray
 from pydantic import AfterValidator, Field
@@ -102,6 +103,7 @@ class TrainReid(ReidSettings, Options):
         """Train, or go on. Raises InputError, UsageError, ModelError, MissingExtra, OutputError, ChangedConfig."""
         from lightmill.train.reid import fit
 
+        cv2.setNumThreads(1)  # before anything uses them: readers are forked from this process
         began, out = time.monotonic(), Path(out)
         pack = CropPack.open(Path(input))
         table = pack.table

@@ -9,6 +9,7 @@ from pathlib import Path
 from statistics import median
 from typing import TYPE_CHECKING, Annotated, ClassVar, Literal, TypeAlias
 
+import cv2
 import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field, field_validator
@@ -126,6 +127,7 @@ class TrainSegment(SegmentSettings, Options):
 
     def run(self, input: Path | str, out: Path | str) -> TrainingEnded:
         """Train, or go on. Raises InputError, UsageError, ModelError, MissingExtra, OutputError, ChangedConfig."""
+        cv2.setNumThreads(1)  # before anything uses them: readers are forked from this process
         wait_patiently()
         from lightmill.train.loop import need_packages
         from lightmill.train.segment import NEEDED, SegmentBatches, fit
