@@ -191,7 +191,7 @@ def test_what_is_refused_is_refused_before_anything_is_written(pictures: Path, c
     weights = (damaged / "model.safetensors").read_bytes()
     (damaged / "model.safetensors").write_bytes(weights[:1000])
     refused: list[tuple[dict[str, Any], type[Exception], str]] = [
-        ({"prompt": "blue"}, UsageError, "knows no class 'blue'.* Its classes: background, red, green"),
+        ({"prompt": "blue"}, UsageError, "knows no class 'blue'.* its classes: background, red, green"),
         ({"model": str(street)}, UsageError, "say with --prompt which are looked for: sky, road"),
         ({"score": 0.5}, UsageError, "leave --score out"),
         ({"points": "0.5,0.5"}, UsageError, "and not by places"),
