@@ -242,9 +242,7 @@ def test_prompts_choose_classes_in_any_case(colours: Path, binary: Path) -> None
 
 
 def test_an_unknown_class_is_told_with_those_that_there_are(colours: Path, tmp_path: Path) -> None:
-    with pytest.raises(
-        UsageError, match=r"'gren' \(did you mean green\?\); its classes: background, red, green"
-    ):
+    with pytest.raises(UsageError, match=r"'gren' \(did you mean green\?\); its classes: background, red, green"):
         StudentSegmenter(str(colours), prompts=["gren"]).check("cpu")
     street = random_student(tmp_path / "street", config_of(("sky", "road")))
     with pytest.raises(UsageError, match="none is background; say with --prompt which are looked for: sky, road"):
