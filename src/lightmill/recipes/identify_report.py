@@ -24,6 +24,7 @@ from lightmill.ops.threshold_plot import threshold_svg
 from lightmill.recipes.identified import Album, Identities
 from lightmill.recipes.identifying import Cutter
 from lightmill.sources.boxes import BoxTable, FrameRef
+from lightmill.sources.files import natural_key
 
 Pixels: TypeAlias = NDArray[np.uint8]
 Section: TypeAlias = tuple[str, str]  # title, HTML
@@ -33,6 +34,8 @@ _OF_GALLERY, _OF_LABEL, _OF_NOBODY = 3, 6, 12  # crops that are shown
 _ERRORS = 24
 _MOST_LABELS = 60  # people that are shown, and columns of the table of confusion
 _CROP = f'style="display:inline-block;margin:0 8px 8px 0;vertical-align:top;max-width:{2 * _HIGH}px;font-size:12px"'
+_NUMBER = 'style="padding:2px 0 2px 32px;text-align:right"'
+_NAME = 'style="padding:2px 0;text-align:left;font-weight:normal"'
 _STYLE = f'style="display:block;height:{_HIGH}px;width:auto;border-radius:4px"'
 
 
@@ -79,7 +82,7 @@ def sections(
 def _people(identities: Identities, pictures: Pictures) -> str:
     shown = _shown_row(identities, pictures.table)
     names = identities.names
-    present = [label for label in identities.labels if (names == label).any()]
+    present = sorted({label for label in identities.labels if (names == label).any()}, key=natural_key)
     parts = [_person(label, identities, pictures, shown) for label in present[:_MOST_LABELS]]
     absent = [label for label in identities.labels if label not in set(present)]
     if absent:
@@ -153,20 +156,27 @@ def _verdict(told: Mapping[str, Json]) -> str:
         return ""
     others = told.get("beside")
     columns = {"identify": worth, **(others if isinstance(others, dict) else {})}
-    head = "".join(f'<th scope="col">{_text(name.replace("_", " "))}</th>' for name in columns)
+    figures = {name: _figures(of) for name, of in columns.items()}
+    head = "".join(f'<th scope="col" {_NUMBER}>{_text(name.replace("_", " "))}</th>' for name in columns)
     rows = []
-    for name in worth:
-        cells = "".join(f"<td>{_text(_figure_of(of, name))}</td>" for of in columns.values())
-        rows.append(f'<tr><th scope="row">{_text(name.replace("_", " "))}</th>{cells}</tr>')
-    return f'<table><thead><tr><th scope="col"></th>{head}</tr></thead><tbody>{"".join(rows)}</tbody></table>'
+    for name in figures["identify"]:
+        cells = "".join(f"<td {_NUMBER}>{_text(of.get(name, '–'))}</td>" for of in figures.values())
+        rows.append(f'<tr><th scope="row" {_NAME}>{_text(name.replace("_", " "))}</th>{cells}</tr>')
+    return (
+        f'<table style="width:auto"><thead><tr><th scope="col"></th>{head}</tr></thead>'
+        f"<tbody>{''.join(rows)}</tbody></table>"
+    )
 
 
-def _figure_of(of: Json, name: str) -> str:
-    """A figure, or the parts of one; a dash where there is none."""
-    value = of.get(name) if isinstance(of, dict) else None
-    if isinstance(value, dict):
-        return ", ".join(f"{part} {'–' if one is None else one}" for part, one in value.items())
-    return "–" if value is None else str(value)
+def _figures(of: Json) -> dict[str, str]:
+    """Figure -> as it is written; one that has parts, part by part."""
+    found: dict[str, str] = {}
+    for name, value in of.items() if isinstance(of, dict) else ():
+        if isinstance(value, dict):
+            found |= {f"{name}: {part}": written for part, written in _figures(value).items()}
+        elif value is not None:
+            found[name] = f"{value:,}" if isinstance(value, int) else f"{value:.3f}" if isinstance(value, float) else ""
+    return found
 
 
 def _confusion(predicted: NDArray[np.str_], truth: NDArray[np.str_]) -> str:
@@ -174,10 +184,11 @@ def _confusion(predicted: NDArray[np.str_], truth: NDArray[np.str_]) -> str:
     table = classified(truth=truth, predicted=predicted)
     if len(table.labels) > _MOST_LABELS:
         return f'<p class="note">{count_of(len(table.labels), "label")}: too many for a table of confusion.</p>'
-    names = [str(label) or "unknown" for label in table.labels]
+    order = sorted(range(len(table.labels)), key=lambda place: natural_key(str(table.labels[place])))
+    names = [str(table.labels[place]) or "unknown" for place in order]
     head = "".join(f'<th scope="col" style="padding:2px 6px;text-align:right">{_text(name)}</th>' for name in names)
     rows = []
-    for name, counts in zip(names, table.confusion.tolist(), strict=True):
+    for name, counts in zip(names, table.confusion[np.ix_(order, order)].tolist(), strict=True):
         total = max(sum(counts), 1)
         cells = "".join(_cell(count, count / total) for count in counts)
         rows.append(f'<tr><th scope="row" style="text-align:right;padding:2px 6px">{_text(name)}</th>{cells}</tr>')
