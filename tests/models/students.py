@@ -38,7 +38,8 @@ def random_student(folder: Path, config: StudentConfig, *, seed: int = 9, spread
 def colour_student(folder: Path, config: StudentConfig | None = None) -> Path:
     """Class 1 is what is red, class 2 what is green, by the mean of 2x2 pixels each; binary: red.
 
-    Weights are 0 but along one path: stem, what the last join takes of the fine map, head.
+    Weights are 0 but along one path: stem, the stage at 1/4, which keeps the four places of the stem in features of
+    their own, what the last join takes of it, head.
     """
     config = (config or config_of()).model_copy(update={"mean": (0.0, 0.0, 0.0), "std": (1.0, 1.0, 1.0)})
     network = make_student(config).eval()
@@ -50,13 +51,16 @@ def colour_student(folder: Path, config: StudentConfig | None = None) -> Path:
                 part.weight.fill_(1)
         stem: Any = network.encoder
         join: Any = network.decoder.joins[0]
-        for place, colour in enumerate((RED, GREEN)):
-            stem.stem[0].weight[place, :, 1:, 1:] = torch.tensor(colour)[:, None, None] / 4
-            join.from_fine.weight[place, place] = 1
-            join.last[0].weight[place, place, 1, 1] = 1
-            row = place if config.binary else place + 1
-            if row < config.classes:
-                network.head.weight[row, place] = SHARP
-                network.head.bias[row] = -SHARP * LEAST
+        for number, colour in enumerate((RED, GREEN)):
+            stem.stem[0].weight[number, :, 1:, 1:] = torch.tensor(colour)[:, None, None] / 4
+            row = number if config.binary else number + 1
+            for part in range(4):
+                place = 4 * number + part
+                stem.stages[0][0][0].weight[place, number, 1 + part // 2, 1 + part % 2] = 1
+                join.from_fine.weight[place, place] = 1
+                join.last[0].weight[place, place, 1, 1] = 1
+                if row < config.classes:
+                    network.head.weight[4 * row + part, place] = SHARP
+                    network.head.bias[4 * row + part] = -SHARP * LEAST
     save_student(folder, network, config)
     return folder

@@ -6,17 +6,10 @@ import pytest
 import torch
 from torch.nn import functional as F  # noqa: N812 (the name that torch's documents give it)
 
-from lightmill.train.segment_losses import (
-    SegmentLoss,
-    cross_entropy,
-    dice,
-    features,
-    focal,
-    labels_at,
-    lovasz,
-    soft_labels,
-    total,
-)
+from lightmill.models.student_network import enlarged
+from lightmill.train import label_losses
+from lightmill.train.label_losses import Seen
+from lightmill.train.segment_losses import SegmentLoss, features, labels_at, looked_at, soft_labels, total
 
 WEIGHTS = (0.5, 2.0, 1.0, 3.0)
 
@@ -35,6 +28,22 @@ def some_labels(*shape: int, classes: int, seed: int = 0, void: float = 0.2) -> 
 def gradient(loss: torch.Tensor, of: torch.Tensor) -> torch.Tensor:
     (found,) = torch.autograd.grad(loss, of)
     return found
+
+
+def cross_entropy(logits: torch.Tensor, labels: torch.Tensor, **weights: Any) -> torch.Tensor:
+    return label_losses.cross_entropy(Seen(logits, labels, **weights))
+
+
+def focal(logits: torch.Tensor, labels: torch.Tensor, *, gamma: float = 2.0, **weights: Any) -> torch.Tensor:
+    return label_losses.focal(Seen(logits, labels, **weights), gamma=gamma)
+
+
+def dice(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+    return label_losses.dice(Seen(logits, labels))
+
+
+def lovasz(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+    return label_losses.lovasz(Seen(logits, labels))
 
 
 # --- cross entropy and focal -----------------------------------------------------------------------------------------
@@ -257,15 +266,50 @@ def test_the_sum_is_that_of_its_parts(channels: int) -> None:
     assert list(SegmentLoss(dice=0)(logits, labels)) == ["cross_entropy"]
 
 
+def test_one_sum_of_both_losses_has_the_gradients_of_both() -> None:
+    """They share what goes back; class weights and a class that is not shown included."""
+    labels = some_labels(3, 5, 6, classes=3, seed=2)
+    labels[1] = 255
+    labels[2][labels[2] == 1] = 0
+    logits = drawn(3, 4, 5, 6).requires_grad_()
+    loss = SegmentLoss(cross_entropy=0.7, dice=1.3, class_weights=WEIGHTS)
+    assert torch.autograd.gradcheck(lambda values: total(loss(values, labels)), (logits,))
+    wanted = 0.7 * gradient(cross_entropy(logits, labels, class_weights=WEIGHTS), logits) + 1.3 * gradient(
+        dice(logits, labels), logits
+    )
+    torch.testing.assert_close(gradient(total(loss(logits, labels)), logits), wanted)
+
+
 def test_deep_supervision_is_the_loss_of_each_coarse_map_by_its_weight() -> None:
     labels = some_labels(2, 16, 24, classes=3)
-    logits, coarse = drawn(2, 3, 16, 24), [drawn(2, 3, 2, 3), drawn(2, 3, 4, 6, seed=1)]
+    coarse, deep = drawn(2, 3, 8, 12, seed=2), [drawn(2, 3, 2, 3), drawn(2, 3, 4, 6, seed=1)]
     loss = SegmentLoss(deep=(0.5, 0.25))
-    found = loss.supervised(logits, coarse, labels)
-    wanted = 0.5 * total(loss(coarse[0], labels[:, 4::8, 4::8])) + 0.25 * total(loss(coarse[1], labels[:, 2::4, 2::4]))
+    found = loss.supervised(coarse, deep, labels, chances=torch.Generator().manual_seed(0))
+    wanted = 0.5 * total(loss(deep[0], labels[:, 4::8, 4::8])) + 0.25 * total(loss(deep[1], labels[:, 2::4, 2::4]))
     torch.testing.assert_close(found.pop("deep"), wanted)
-    assert found == loss(logits, labels)
-    assert "deep" not in SegmentLoss(deep=()).supervised(logits, coarse, labels)
+    quarters = [loss(*looked_at(coarse, labels, first=(top, left))) for top in (0, 1) for left in (0, 1)]
+    assert found in quarters
+    assert "deep" not in SegmentLoss(deep=()).supervised(coarse, deep, labels, chances=torch.Generator())
+
+
+@pytest.mark.parametrize("size", [(16, 24), (14, 21)])
+def test_a_quarter_of_the_pixels_is_looked_at_and_all_four_are_all(size: tuple[int, int]) -> None:
+    """Each pixel with its own label and the logit that the served network has there."""
+    labels = some_labels(2, *size, classes=3)
+    coarse = drawn(2, 3, -(-size[0] // 2), -(-size[1] // 2))
+    whole = enlarged(coarse)[..., : size[0], : size[1]].contiguous()
+    first_class = whole[:, 0].flatten().round(decimals=9).tolist()  # each number is like no other
+    wanted = set(zip(first_class, labels.flatten().tolist(), strict=True))
+    found: list[tuple[float, int]] = []
+    for first in ((0, 0), (0, 1), (1, 0), (1, 1)):
+        logits, picked = looked_at(coarse, labels, first=first)
+        assert picked.shape == (2, *coarse.shape[2:])
+        within = whole[:, :, first[0] :: 2, first[1] :: 2], labels[:, first[0] :: 2, first[1] :: 2]
+        torch.testing.assert_close(cross_entropy(logits, picked), cross_entropy(*within))
+        torch.testing.assert_close(dice(logits, picked), dice(*within))
+        found += zip(logits[:, 0].flatten().round(decimals=9).tolist(), picked.flatten().tolist(), strict=True)
+    assert wanted <= set(found)
+    assert sum(label != 255 for _, label in found) == int((labels != 255).sum())
 
 
 @pytest.mark.parametrize("size", [(1, 1), (3, 4), (7, 9), (13, 21), (20, 5)])

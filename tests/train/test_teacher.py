@@ -56,7 +56,7 @@ def test_what_was_not_said_does_not_count(tmp_path: Path) -> None:
         levels={7: tmp_path / "0.npy"}, features={}, parts={7: WHOLE}, size_hw=SIZE_HW, classes=2, channels=0
     )
     plain = View(Span(0, 48, 0, 48), Span(0, 64, 0, 64), flip=False)
-    shares, known = teacher.said([7, 8], [plain, plain], torch.device("cpu"))
+    shares, known = teacher.said([7, 8], [plain, plain], torch.device("cpu"), size_hw=(12, 16))
     assert shares.shape == (2, 2, 12, 16)
     assert not known[1].any()  # nothing is known of it
     assert known[0, 1, 1]

@@ -14,27 +14,30 @@ from torch import nn  # noqa: TID253 (as above)
 
 from lightmill.errors import ModelError
 from lightmill.models.backbones import TRANSFORMER, feature_map
-from lightmill.models.student_network import initialise
+from lightmill.models.student_network import STRIDE, initialise
 
 _FINE = 16, 32, 64  # features at 1/2, 1/4 and 1/8 of the picture, where the backbone has none
 
 
 class BackboneEncoder(nn.Module):
-    """Maps of a picture, finest first; the finest is at 1/2, or whatever is finer in the backbone.
+    """Maps of a picture, finest first; the finest is at 1/4 or so. What is finer in the backbone is not looked at.
 
     The backbone's weights stay as they are; those of the added convolutions are random. Raises ModelError for a
     backbone that gives no maps.
     """
+
+    at_stride = False  # some leave out what is too little for a place at the edge
 
     def __init__(self, backbone: nn.Module) -> None:
         super().__init__()
         self.backbone = backbone
         patch = _patch(backbone)
         strides, theirs, self.kept = _probed(backbone, side_px=4 * (patch or 32))
-        fine = [2**level for level in range(1, len(_FINE) + 1) if 1.5 * 2**level <= strides[0]]
-        self.step = math.lcm(patch, *fine) if patch else 32
+        lacks = strides[0] >= 1.5 * STRIDE
+        fine = [2**level for level in range(1, len(_FINE) + 1) if 1.5 * 2**level <= strides[0]] if lacks else []
+        self.step = math.lcm(patch, STRIDE, *fine) if patch else 32
         ours = _FINE[: len(fine)]
-        self.channels = (*ours, *theirs)
+        self.channels = (*ours[1:], *theirs)
         self.fine = nn.ModuleList(
             nn.Sequential(
                 nn.Conv2d(before, after, 3, stride=2, padding=1, bias=False), nn.BatchNorm2d(after), nn.ReLU(True)
@@ -50,7 +53,7 @@ class BackboneEncoder(nn.Module):
             found = halve(found)
             maps.append(found)
         given = _maps(self.backbone, pixels)
-        return maps + [given[each] for each in self.kept]
+        return maps[1:] + [given[each] for each in self.kept]
 
 
 def _maps(backbone: nn.Module, pixels: torch.Tensor) -> list[torch.Tensor]:
@@ -77,7 +80,8 @@ def _probed(backbone: nn.Module, *, side_px: int) -> tuple[list[float], tuple[in
     with torch.no_grad():
         maps = _maps(backbone.eval(), torch.zeros(1, 3, side_px, side_px))
     backbone.train(learns)
-    last = {each.shape[-1]: at for at, each in enumerate(maps) if each.ndim == 4 and each.shape[-1] < side_px}
+    most = side_px * 1.5 / STRIDE
+    last = {each.shape[-1]: at for at, each in enumerate(maps) if each.ndim == 4 and each.shape[-1] < most}
     if not last:
         settings: Any = backbone.config
         raise ModelError(f"a model of type {settings.model_type} gives no maps that a decoder could go on from")

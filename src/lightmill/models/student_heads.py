@@ -24,8 +24,7 @@ class DeepHeads(nn.Module):
     def __init__(self, network: StudentNetwork) -> None:
         super().__init__()
         channels = network.decoder.channels[:-1][:_DEEP]
-        classes = network.head.out_channels
-        heads = [nn.Conv2d(width, classes, 1) for width in channels]
+        heads = [nn.Conv2d(width, network.classes, 1) for width in channels]
         for head in heads:
             initialise_linear(head)
         self.heads = nn.ModuleList(heads)

@@ -1,4 +1,4 @@
-"""The network of a student: an encoder, and a decoder that brings its maps back to the size of the picture.
+"""The network of a student: an encoder, and a decoder that brings its maps back to a quarter of the picture's size.
 
 It gives logits, in training as in use: nothing but batch norms and dropout asks which of the two it is. What turns
 logits into shares is `probabilities`, here once and nowhere inside. Heads that only training has are in
@@ -8,7 +8,9 @@ The encoder is a narrow residual network (He et al., 2016), or a backbone of tra
 The decoder adds each finer map to what comes from the coarser ones, as feature pyramids do (Lin et al., 2017), after
 the mean of the whole picture has been added to the coarsest (as in ParseNet, Liu et al., 2016). All convolutions are
 plain ones of 3x3: at the same number of weights, separable ones are wider, and it is the width of the fine maps that
-takes the time.
+takes the time. For the same reason the decoder ends at a quarter of the picture, as that of DeepLabv3+ does (Chen et
+al., 2018): a map at a half took more time than all else together. The last layer gives logits for 2x2 places at once
+(sub-pixel convolution, Shi et al., 2016), so what is thin is still told apart.
 
 This module needs torch when it is imported; it is imported where a network is made.
 """
@@ -22,31 +24,37 @@ from torch.nn import functional as F  # noqa: N812, TID253 (as above; the name t
 Size: TypeAlias = Literal["nano", "tiny", "small", "base"]
 
 
+STRIDE = 4  # of the decoder's finest map: so many pixels of the picture a side are one of its places
+COARSER = 2  # the logits are worked out at so many times fewer places a side than there are pixels, and enlarged
+
+
 class Widths(NamedTuple):
     """How wide a network of a size is, and how deep."""
 
     encoder: tuple[int, ...]  # features at 1/2, 1/4, 1/8, 1/16, 1/32 of the picture
     blocks: tuple[int, ...]  # residual blocks at 1/4, 1/8, 1/16, 1/32
-    decoder: tuple[int, ...]  # features at 1/2, 1/4, 1/8, and at all that is coarser
+    decoder: tuple[int, ...]  # features at 1/4, 1/8, and at all that is coarser
 
 
-SIZES: dict[Size, Widths] = {  # weights with 11 classes: 0.35, 1.06, 3.3 and 7.6 million
-    "nano": Widths((16, 24, 40, 64, 72), (1, 1, 1, 1), (24, 32, 40, 40)),
-    "tiny": Widths((16, 32, 64, 96, 160), (1, 1, 1, 1), (24, 32, 48, 64)),
-    "small": Widths((24, 48, 96, 160, 256), (1, 2, 2, 1), (32, 48, 64, 96)),
-    "base": Widths((32, 64, 128, 256, 384), (2, 2, 2, 1), (32, 64, 96, 128)),
+# Weights with 11 classes: 0.31, 1.0, 3.3 and 7.6 million. All widths are multiples of 16: on a CPU, torch goes back
+# through a batch norm of 24 features four to ten times as slowly as through one of 32.
+SIZES: dict[Size, Widths] = {
+    "nano": Widths((16, 32, 48, 64, 64), (0, 1, 1, 1), (32, 32, 32)),
+    "tiny": Widths((16, 32, 64, 96, 160), (1, 1, 1, 1), (32, 48, 64)),
+    "small": Widths((32, 48, 96, 160, 256), (1, 2, 2, 1), (48, 64, 96)),
+    "base": Widths((32, 64, 128, 256, 384), (2, 2, 2, 1), (64, 96, 128)),
 }
 
 
 class Outputs(NamedTuple):
-    """What training sees of a batch."""
+    """What training sees of a batch of pictures [B, 3, H, W]."""
 
-    logits: torch.Tensor  # [B, C, H, W] float32, of the picture's size
+    coarse: torch.Tensor  # [B, C, ceil(H / COARSER), ceil(W / COARSER)] float32: logits, before they are enlarged
     decoded: tuple[torch.Tensor, ...]  # the decoder's maps [B, D, h, w], coarsest first; the first one at 1/16 or so
 
 
 class Encoder(Protocol):
-    """Pixels -> maps, finest first, each half as large as the one before or less; none is of the picture's size."""
+    """Pixels -> maps, finest first, each half as large as the one before or less; the finest at about 1/STRIDE."""
 
     @property
     def channels(self) -> tuple[int, ...]:
@@ -54,8 +62,13 @@ class Encoder(Protocol):
         ...
 
     @property
+    def at_stride(self) -> bool:
+        """Whether the finest map is at 1/STRIDE exactly."""
+        ...
+
+    @property
     def step(self) -> int:
-        """Height and width of what it takes are multiples of it."""
+        """Height and width of what it takes are multiples of it; a multiple of STRIDE."""
         ...
 
     def __call__(self, pixels: torch.Tensor) -> list[torch.Tensor]: ...
@@ -65,8 +78,8 @@ class StudentNetwork(nn.Module):
     """Pictures [B, 3, H, W] of any size, normalised -> logits float32 [B, C, H, W].
 
     C = 1: the logit of the foreground. C > 1: one a class. The right and the lower edge are repeated until height and
-    width are multiples of `step`, and cut off again at the end. `dropout`: the share of features that the last layer
-    does not see in training.
+    width are multiples of `step`, and cut off again before the logits are enlarged. `dropout`: the share of features
+    that the last layer does not see in training.
 
     In training, a batch must give the batch norms of the coarsest map more than one place: one picture of `step` px a
     side is too little, and torch says so.
@@ -75,38 +88,45 @@ class StudentNetwork(nn.Module):
     def __init__(self, encoder: Encoder, *, classes: int, decoder: tuple[int, ...], dropout: float = 0.1) -> None:
         super().__init__()
         self.encoder = cast(nn.Module, encoder)
+        self.classes = classes
         self.step = encoder.step
+        self.resizes = not encoder.at_stride
         self.decoder = Decoder(encoder.channels, widths=decoder)
         self.dropout = nn.Dropout2d(dropout)
-        self.head = nn.Conv2d(self.decoder.channels[-1], classes, 1)
+        self.head = nn.Conv2d(self.decoder.channels[-1], classes * (STRIDE // COARSER) ** 2, 1)
         initialise(self.decoder)
         initialise_linear(self.head)
 
     def forward(self, pixels: torch.Tensor) -> torch.Tensor:
-        return self.outputs(pixels).logits
+        high, wide = pixels.shape[-2:]
+        return enlarged(self.outputs(pixels).coarse)[..., :high, :wide]
 
     def outputs(self, pixels: torch.Tensor) -> Outputs:
-        """The logits that `forward` gives, and the maps that they were made of. Raises ValueError as to the shape."""
+        """What the logits that `forward` gives are made of. Raises ValueError as to the shape."""
         if pixels.ndim != 4 or pixels.shape[1] != 3:
             raise ValueError(f"pixels must be [B, 3, H, W], got {list(pixels.shape)}")
         high, wide = pixels.shape[-2:]
         padded = F.pad(pixels, (0, -wide % self.step, 0, -high % self.step), mode="replicate")
         decoded = self.decoder(self.encoder(padded))
-        # enlarged in float32, and class by class: several times as fast as with the classes of a pixel side by side
-        coarse = exact(self.head(self.dropout(decoded[-1]))).contiguous()
-        logits = F.interpolate(coarse, size=padded.shape[-2:], mode="bilinear", align_corners=False)
+        # from here on in float32, and class by class: several times as fast as with the classes of a place together
+        coarse = F.pixel_shuffle(exact(self.head(self.dropout(decoded[-1]))).contiguous(), STRIDE // COARSER)
+        if self.resizes:
+            places = padded.shape[-2] // COARSER, padded.shape[-1] // COARSER
+            coarse = F.interpolate(coarse, size=places, mode="bilinear", align_corners=False)
         cut = tuple(_cut(each, pixels, padded) for each in decoded)
-        return Outputs(logits[..., :high, :wide], cut)
+        # written so that an exporter's division, which cuts off, rounds up too
+        return Outputs(coarse[..., : (high + COARSER - 1) // COARSER, : (wide + COARSER - 1) // COARSER], cut)
 
 
 class ResidualEncoder(nn.Module):
-    """Maps at 1/2, 1/4, 1/8, 1/16 and 1/32 of the picture."""
+    """Maps at 1/4, 1/8, 1/16 and 1/32 of the picture."""
 
     step = 32
+    at_stride = True
 
     def __init__(self, widths: Widths) -> None:
         super().__init__()
-        self.channels = widths.encoder
+        self.channels = widths.encoder[1:]
         self.stem = _convolution(3, widths.encoder[0], stride=2)
         self.stages = nn.ModuleList(
             nn.Sequential(_convolution(before, after, stride=2), *[_Residual(after) for _ in range(blocks)])
@@ -115,9 +135,10 @@ class ResidualEncoder(nn.Module):
         initialise(self)
 
     def forward(self, pixels: torch.Tensor) -> list[torch.Tensor]:
-        maps = [self.stem(pixels)]
+        found, maps = self.stem(pixels), []
         for stage in self.stages:
-            maps.append(stage(maps[-1]))
+            found = stage(found)
+            maps.append(found)
         return maps
 
 
@@ -168,6 +189,23 @@ class _Join(nn.Module):
         large = F.interpolate(self.from_coarse(coarse), size=fine.shape[-2:], mode="bilinear", align_corners=False)
         found: torch.Tensor = self.last(F.relu(self.norm(large + self.from_fine(fine)), inplace=True))
         return found
+
+
+def enlarged(coarse: torch.Tensor) -> torch.Tensor:
+    """Logits [B, C, h, w] -> [B, C, 2 h, 2 w], COARSER being 2: mixed between the middles of places (bilinear)."""
+    return F.interpolate(coarse, scale_factor=COARSER, mode="bilinear", align_corners=False)
+
+
+def enlarged_at(coarse: torch.Tensor, *, first: tuple[int, int]) -> torch.Tensor:
+    """`enlarged(coarse)[..., y::2, x::2]` with (y, x) = `first`, 0 or 1 each: one pixel of each place, [B, C, h, w].
+
+    Such a pixel is three quarters of its own place and one of the next, along both sides.
+    """
+    high, wide = coarse.shape[-2:]
+    around = F.pad(coarse, (1, 1, 1, 1), mode="replicate")
+    own, next_row = around[..., 1 : 1 + high, :], around[..., 2 * first[0] :, :][..., :high, :]
+    mixed = own.lerp(next_row, 0.25)
+    return mixed[..., 1 : 1 + wide].lerp(mixed[..., 2 * first[1] :][..., :wide], 0.25)
 
 
 def probabilities(logits: torch.Tensor) -> torch.Tensor:

@@ -1,9 +1,6 @@
 """What the training of a student makes small. Tensors in, one number out; worked out in float32 (float64 stays),
 whatever AMP does.
 
-`logits` [B, C, H, W]: C = 1 is the foreground's, C > 1 one a class. `labels` [B, H, W] of whole numbers (uint8 will
-do): 0 or 1 for C = 1, else the class; `ignore` (255) counts for nothing, anywhere.
-
     cross_entropy   of softmax or sigmoid, mean over pixels, with weights of classes
     dice            per picture, so that one that is missed shows (Milletari et al., 2016)
     focal           cross entropy with less of what is right already (Lin et al., 2017)
@@ -11,19 +8,17 @@ do): 0 or 1 for C = 1, else the class; `ignore` (255) counts for nothing, anywhe
     soft_labels     distance to a teacher's probabilities (Hinton et al., 2015)
     features        distance to a teacher's features
 
-A loss of a batch in which nothing counts is 0 and has gradients of 0. `SegmentLoss` is their weighted sum.
+The first four are those of train/label_losses.py, and `SegmentLoss` is their weighted sum.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cached_property
 from typing import TYPE_CHECKING, Literal
 
 if TYPE_CHECKING:
     import torch
 
 IGNORE = 255
-_EMPTY_SHARE = 0.05  # of a picture: predicted in it by mistake, where nothing of a class is, this much costs a half
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -45,31 +40,41 @@ class SegmentLoss:
             raise ValueError(f"weights of losses are 0 or more, and one is more, in {self}")
 
     def __call__(self, logits: "torch.Tensor", labels: "torch.Tensor") -> dict[str, "torch.Tensor"]:
-        """Each loss that counts, times its weight."""
-        seen = _Seen(logits, labels, ignore=self.ignore)
-        weights = _class_weights(self.class_weights, seen)
+        """Each loss that counts, times its weight; shapes as in train/label_losses.py. Raises ValueError for others."""
+        from lightmill.train import label_losses
+
+        seen = label_losses.Seen(logits, labels, class_weights=self.class_weights, ignore=self.ignore)
         found = {}
         if self.cross_entropy:
-            found["cross_entropy"] = self.cross_entropy * _cross_entropy(seen, weights)
+            found["cross_entropy"] = self.cross_entropy * label_losses.cross_entropy(seen)
         if self.dice:
-            found["dice"] = self.dice * _dice(seen)
+            found["dice"] = self.dice * label_losses.dice(seen)
         if self.focal:
-            found["focal"] = self.focal * _focal(seen, weights, gamma=self.gamma)
+            found["focal"] = self.focal * label_losses.focal(seen, gamma=self.gamma)
         if self.lovasz:
-            found["lovasz"] = self.lovasz * _lovasz(seen)
+            found["lovasz"] = self.lovasz * label_losses.lovasz(seen)
         return found
 
     def supervised(
-        self, logits: "torch.Tensor", coarse: Sequence["torch.Tensor"], labels: "torch.Tensor"
+        self,
+        coarse: "torch.Tensor",
+        deep: Sequence["torch.Tensor"],
+        labels: "torch.Tensor",
+        *,
+        chances: "torch.Generator",
     ) -> dict[str, "torch.Tensor"]:
-        """As a call, with `deep`: the weighted sum over coarse logits [B, C, h, w], labels brought to their size."""
-        found = self(logits, labels)
-        deep = [
+        """Of `Outputs.coarse` at some pixels of `labels` [B, H, W] (`looked_at`), and of `deep`, the weighted sum over
+        coarser logits [B, C, h, w], labels brought to their size. `chances`: of the CPU."""
+        import torch
+
+        first = torch.randint(2, (2,), generator=chances).tolist()
+        found = self(*looked_at(coarse, labels, first=(first[0], first[1]), ignore=self.ignore))
+        weighted = [
             weight * total(self(each, labels_at(labels, size_hw=(each.shape[-2], each.shape[-1]))))
-            for each, weight in zip(coarse, self.deep, strict=False)
+            for each, weight in zip(deep, self.deep, strict=False)
             if weight
         ]
-        return found | ({"deep": total(dict(enumerate(deep)))} if deep else {})
+        return found | ({"deep": total(dict(enumerate(weighted)))} if weighted else {})
 
 
 def total(losses: "dict[str, torch.Tensor] | dict[int, torch.Tensor]") -> "torch.Tensor":
@@ -90,47 +95,22 @@ def labels_at(labels: "torch.Tensor", *, size_hw: tuple[int, int]) -> "torch.Ten
     return labels[:, rows][:, :, columns]
 
 
-# --- against labels --------------------------------------------------------------------------------------------------
+def looked_at(
+    coarse: "torch.Tensor", labels: "torch.Tensor", *, first: tuple[int, int], ignore: int = IGNORE
+) -> tuple["torch.Tensor", "torch.Tensor"]:
+    """Logits [B, C, h, w] and labels [B, h, w] of a quarter of the pixels: every second one, from (y, x) `first` on.
 
-
-def cross_entropy(
-    logits: "torch.Tensor",
-    labels: "torch.Tensor",
-    *,
-    class_weights: Sequence[float] = (),
-    ignore: int = IGNORE,
-) -> "torch.Tensor":
-    """Mean of -log of the probability of what is there, weighted as torch's: the weights of pixels add up to 1."""
-    seen = _Seen(logits, labels, ignore=ignore)
-    return _cross_entropy(seen, _class_weights(class_weights, seen))
-
-
-def focal(
-    logits: "torch.Tensor",
-    labels: "torch.Tensor",
-    *,
-    gamma: float = 2.0,
-    class_weights: Sequence[float] = (),
-    ignore: int = IGNORE,
-) -> "torch.Tensor":
-    """Cross entropy of each pixel times (1 - p)^gamma, p the probability of what is there; the mean is as there."""
-    seen = _Seen(logits, labels, ignore=ignore)
-    return _focal(seen, _class_weights(class_weights, seen), gamma=gamma)
-
-
-def dice(logits: "torch.Tensor", labels: "torch.Tensor", *, ignore: int = IGNORE) -> "torch.Tensor":
-    """1 - Dice, for each class that a picture shows; mean over those, then over pictures.
-
-    Dice is 2 sum(p t) / (sum(p) + sum(t)), nothing added. Classes that a picture does not show are one term more, all
-    together: m / (m + 0.05), m the probability that is given to them, as a share of the picture's pixels. So a mask
-    that is empty has gradients as well, and a picture that is missed costs 1, whatever the others of the batch hold.
+    A loss is a mean over pixels, and beside each other they say the same: with a quarter of them, drawn anew for every
+    batch, it takes a quarter of the time and memory, and its gradients are the same on average (as with the points of
+    Mask2Former, Cheng et al., 2022).
     """
-    return _dice(_Seen(logits, labels, ignore=ignore))
+    from torch.nn import functional as F  # noqa: N812 (the name that torch's documents give it)
 
+    from lightmill.models.student_network import COARSER, enlarged_at
 
-def lovasz(logits: "torch.Tensor", labels: "torch.Tensor", *, ignore: int = IGNORE) -> "torch.Tensor":
-    """The Lovász hinge for C = 1, Lovász-Softmax over the classes that a picture shows for more; mean over pictures."""
-    return _lovasz(_Seen(logits, labels, ignore=ignore))
+    high, wide = (COARSER * side for side in coarse.shape[-2:])
+    whole = F.pad(labels, (0, wide - labels.shape[-1], 0, high - labels.shape[-2]), value=ignore)
+    return enlarged_at(coarse, first=first), whole[:, first[0] :: COARSER, first[1] :: COARSER]
 
 
 # --- against a teacher -----------------------------------------------------------------------------------------------
@@ -185,134 +165,6 @@ def features(
         raise ValueError(f"the teacher's features are {list(teacher.shape)}, the student's {list(student.shape)}")
     ours, theirs = _exact(student), _exact(teacher)
     return mse_loss(ours, theirs) if kind == "mse" else huber_loss(ours, theirs, delta=delta)
-
-
-# --- how -------------------------------------------------------------------------------------------------------------
-
-
-class _Seen:
-    """A batch as all losses see it: what they share is worked out once."""
-
-    def __init__(self, logits: "torch.Tensor", labels: "torch.Tensor", *, ignore: int) -> None:
-        if logits.ndim != 4 or labels.shape != (logits.shape[0], *logits.shape[2:]):
-            raise ValueError(f"logits are {list(logits.shape)} and labels {list(labels.shape)}")
-        self.logits = _exact(logits)
-        self.counts = labels != ignore  # [B, H, W]
-        self.labels = labels.long().masked_fill(~self.counts, 0)
-
-    @property
-    def binary(self) -> bool:
-        return self.logits.shape[1] == 1
-
-    @cached_property
-    def logs(self) -> "torch.Tensor":
-        """Logarithms of probabilities [B, C, H, W], of background and foreground where it is binary."""
-        import torch
-        from torch.nn.functional import logsigmoid
-
-        if not self.binary:
-            return self.logits.log_softmax(1)
-        return torch.cat([logsigmoid(-self.logits), logsigmoid(self.logits)], 1)
-
-    @cached_property
-    def own_logs(self) -> "torch.Tensor":
-        """Of what is there, [B, H, W]; what is ignored has that of class 0."""
-        return self.logs.gather(1, self.labels[:, None])[:, 0]
-
-    @cached_property
-    def probabilities(self) -> "torch.Tensor":
-        """[B, C, H, W] of all classes, or of the foreground where it is binary."""
-        return self.logits.sigmoid() if self.binary else self.logs.exp()
-
-    @cached_property
-    def truth(self) -> "torch.Tensor":
-        """[B, C, H, W] bool: where each class is, or the foreground; nowhere where it is ignored."""
-        import torch
-
-        first = 1 if self.binary else 0
-        numbers = torch.arange(first, first + self.logits.shape[1], device=self.labels.device)
-        return (self.labels[:, None] == numbers[:, None, None]) & self.counts[:, None]
-
-
-def _class_weights(weights: Sequence[float], seen: _Seen) -> "torch.Tensor | None":
-    if not weights:
-        return None
-    if len(weights) != seen.logs.shape[1]:
-        raise ValueError(f"there are {len(weights)} weights of classes, and {seen.logs.shape[1]} classes")
-    return seen.logits.new_tensor(list(weights))
-
-
-def _cross_entropy(seen: _Seen, weights: "torch.Tensor | None") -> "torch.Tensor":
-    return _pixel_mean(-seen.own_logs, seen, weights)
-
-
-def _focal(seen: _Seen, weights: "torch.Tensor | None", *, gamma: float) -> "torch.Tensor":
-    import torch
-
-    wrong = -torch.expm1(seen.own_logs)  # 1 - p, exact where p is almost 1
-    smallest = torch.finfo(wrong.dtype).tiny  # the power of 0 has no gradient below an exponent of 1
-    return _pixel_mean(-wrong.clamp(min=smallest).pow(gamma) * seen.own_logs, seen, weights)
-
-
-def _pixel_mean(each: "torch.Tensor", seen: _Seen, weights: "torch.Tensor | None") -> "torch.Tensor":
-    share = seen.counts.to(each.dtype) if weights is None else weights[seen.labels] * seen.counts
-    whole = share.sum()
-    return (each * share).sum() / whole.where(whole > 0, whole + 1)
-
-
-def _dice(seen: _Seen) -> "torch.Tensor":
-    import torch
-
-    truth = seen.truth
-    given = seen.probabilities * seen.counts[:, None]
-    both, theirs, ours = (given * truth).sum((2, 3)), truth.sum((2, 3)), given.sum((2, 3))  # [B, C]
-    pixels = seen.counts.sum((1, 2))  # [B]
-    shown = theirs > 0
-    of_shown = torch.where(shown, 1 - 2 * both / (ours + theirs).where(shown, 1), 0)
-    mistaken = (ours * ~shown).sum(1) / pixels.clamp(min=1)
-    terms = of_shown.sum(1) + mistaken / (mistaken + _EMPTY_SHARE)
-    number = shown.sum(1) + (~shown).any(1)
-    return _picture_mean(terms / number, pixels > 0)
-
-
-def _lovasz(seen: _Seen) -> "torch.Tensor":
-    found = [
-        _lovasz_of(seen.logits[each][:, counts], seen.truth[each][:, counts], seen)
-        for each, counts in enumerate(seen.counts)
-        if bool(counts.any())
-    ]
-    if not found:
-        return seen.logits.sum() * 0
-    return sum(found[1:], start=found[0]) / len(found)
-
-
-def _lovasz_of(logits: "torch.Tensor", truth: "torch.Tensor", seen: _Seen) -> "torch.Tensor":
-    """Of one picture; logits and truth [C, N] of the pixels that count."""
-    from torch.nn.functional import relu
-
-    if seen.binary:
-        errors = 1 - logits * (2 * truth.to(logits.dtype) - 1)
-        return _lovasz_extension(relu(errors), truth)[0]
-    shown = truth.any(1)
-    errors = (truth[shown].to(logits.dtype) - logits.softmax(0)[shown]).abs()
-    return _lovasz_extension(errors, truth[shown]).mean()
-
-
-def _lovasz_extension(errors: "torch.Tensor", truth: "torch.Tensor") -> "torch.Tensor":
-    """Of the Jaccard loss, at errors [C, N]; [C]. Algorithm 1 of Berman et al. (2018)."""
-    import torch
-
-    ordered, order = errors.sort(dim=1, descending=True, stable=True)
-    there = truth.gather(1, order).to(errors.dtype)
-    whole = there.sum(1, keepdim=True)
-    jaccard = 1 - (whole - there.cumsum(1)) / (whole + (1 - there).cumsum(1))
-    steps = torch.diff(jaccard, dim=1, prepend=torch.zeros_like(whole))
-    found: torch.Tensor = (ordered * steps).sum(1)
-    return found
-
-
-def _picture_mean(each: "torch.Tensor", counts: "torch.Tensor") -> "torch.Tensor":
-    return (each * counts).sum() / counts.sum().clamp(min=1)
 
 
 def _exact(values: "torch.Tensor") -> "torch.Tensor":

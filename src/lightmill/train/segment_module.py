@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import torch  # noqa: TID253 (imported only where a training begins; a LightningModule needs it)
-from torch.nn.functional import interpolate  # noqa: TID253 (as above)
+from torch.nn.functional import avg_pool2d  # noqa: TID253 (as above)
 
 from lightmill.data.segment_loader import SegmentBatch
 from lightmill.models.student_heads import DeepHeads, FeatureProjection
@@ -30,6 +30,10 @@ class SegmentModule(LoopModule[StudentNetwork]):
     """
 
     options: SegmentOptions
+
+    @property
+    def leaves_out(self) -> bool:  # type: ignore[override]  # of backbones, layers behind the maps that are taken
+        return self.options.backbone is not None
 
     def __init__(
         self, network: StudentNetwork, options: SegmentOptions, *, steps: int, teacher: Teacher | None = None
@@ -53,25 +57,26 @@ class SegmentModule(LoopModule[StudentNetwork]):
         return [{"params": each, "scale": scale, "weight_decay": decay} for (scale, decay), each in groups.items()]
 
     def losses(self, batch: SegmentBatch) -> Losses:
-        varied = self.options.augment(batch.images, batch.maps, self.chances)
+        chances = self.chances
+        varied = self.options.augment(batch.images, batch.maps, chances)
         outputs = self.network.outputs(varied.images)
-        coarse = [] if self.deep is None else self.deep(outputs)
-        with torch.autocast(outputs.logits.device.type, enabled=False):
-            found = self._loss.supervised(outputs.logits, coarse, varied.maps)
+        deep = [] if self.deep is None else self.deep(outputs)
+        with torch.autocast(outputs.coarse.device.type, enabled=False):
+            found = self._loss.supervised(outputs.coarse, deep, varied.maps, chances=chances)
             return found | (self._taught(self._teacher, batch, outputs) if self._teacher else {})
 
     def _taught(self, teacher: Teacher, batch: SegmentBatch, outputs: Outputs) -> Losses:
         """What the student is away from its teacher, at the places that the batch shows."""
-        options, device, rows = self.options, outputs.logits.device, batch.rows.tolist()
+        options, device, rows = self.options, outputs.coarse.device, batch.rows.tolist()
         views = views_of(options.augment, len(rows), batch.size_hw, self.chances)
         found = {}
         if options.distil:
-            wanted, counts = teacher.said(rows, views, device)
-            logits = interpolate(exact(outputs.logits), size=wanted.shape[-2:], mode="area")
+            logits = avg_pool2d(outputs.coarse, 2, ceil_mode=True)
+            wanted, counts = teacher.said(rows, views, device, size_hw=_size(logits))
             loss = soft_labels(logits, wanted, temperature=options.temperature, counts=counts)
             found["teacher"] = options.distil * loss
         if self.projection is not None:
-            size_hw = outputs.decoded[0].shape[-2], outputs.decoded[0].shape[-1]
+            size_hw = _size(outputs.decoded[0])
             ours = exact(self.projection(outputs, size_hw=size_hw))
             theirs, known = teacher.seen(rows, views, size_hw=size_hw, device=device)
             wanted = theirs.where(known[:, None], ours.detach())
@@ -89,6 +94,7 @@ class SegmentModule(LoopModule[StudentNetwork]):
         self.confused += confusion(plain.maps, predicted, classes=len(self.confused))
 
     def validated(self) -> Mapping[str, float]:
+        self.place.add(self.confused)
         return figures(self.confused.cpu().numpy(), self.options.names)
 
 
@@ -109,3 +115,7 @@ def figures(confused: Any, names: tuple[str, ...]) -> dict[str, float]:
     if len(names) > 1:
         told |= {f"iou/{name}": float(value) for name, value in zip(names, found.iou, strict=True)}
     return {name: value for name, value in told.items() if name == BEST_BY or not math.isnan(value)}
+
+
+def _size(maps: torch.Tensor) -> tuple[int, int]:
+    return maps.shape[-2], maps.shape[-1]

@@ -20,7 +20,6 @@ from lightmill.data.segment_augment import SegmentAugment, Span, span_of
 from lightmill.data.segment_samples import Part, SizeHW
 
 _CHANCES = 11  # that SegmentAugment draws for a picture; a test holds the two together
-_COARSER = 4  # the student is compared with a teacher at so many times fewer pixels a side
 
 
 class View(NamedTuple):
@@ -48,10 +47,9 @@ class Teacher:
     channels: int
 
     def said(
-        self, rows: Sequence[int], views: Sequence[View], device: torch.device
+        self, rows: Sequence[int], views: Sequence[View], device: torch.device, *, size_hw: SizeHW
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Of a batch: probabilities [B, C, h, w], h and w a quarter of the sample's, and where they count [B, h, w]."""
-        size_hw = (-(-self.size_hw[0] // _COARSER), -(-self.size_hw[1] // _COARSER))
+        """Of a batch: probabilities [B, C, h, w] at so many places, and where they count [B, h, w]."""
         found, known = self._looked_up(self.levels, rows, views, channels=self.classes, size_hw=size_hw, device=device)
         shares = found / 255
         if self.classes > 1:
