@@ -260,6 +260,7 @@ OTHER_TRAIN_REID: dict[str, Any] = {
     "max_time": "10m",
     "readers": 0,
     "device": "cpu",
+    "devices": 2,
 }
 OTHER_TRAIN_SEGMENT: dict[str, Any] = {
     "size": "tiny",
@@ -305,6 +306,7 @@ OTHER_TRAIN_SEGMENT: dict[str, Any] = {
     "max_time": "10m",
     "readers": 0,
     "device": "cpu",
+    "devices": 2,
 }
 OTHER_CHECK: dict[str, Any] = {
     "classes": "sky,road",

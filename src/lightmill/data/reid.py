@@ -7,6 +7,7 @@ This module needs torch and Lightning when it is imported; it is imported where 
 """
 
 from collections.abc import Sequence
+from copy import copy
 from functools import partial
 from typing import Any, Literal, TypeAlias
 
@@ -101,6 +102,18 @@ class ReidData(LightningDataModule):  # type: ignore[misc]  # lightning is untyp
             negatives=negatives,
             seed=seed,
         )
+        self._rank, self._ranks = 0, 1
+
+    def of_rank(self, rank: int, ranks: int) -> "ReidData":
+        """The part of one of several processes that train together; what cannot be read is counted for all of them.
+
+        In training all have equally many batches, each as large as here; of the validation and the gallery each crop
+        is in one of them alone.
+        """
+        own = copy(self)
+        own.sampler = self.sampler.of_rank(rank, ranks)
+        own._rank, own._ranks = rank, ranks
+        return own
 
     def train_dataloader(self) -> "DataLoader[Batch]":
         """Batches of identities; `set_epoch` of its batch sampler says in which order."""
@@ -133,6 +146,7 @@ class ReidData(LightningDataModule):  # type: ignore[misc]  # lightning is untyp
         return DataLoader(
             dataset,  # type: ignore[arg-type]  # as above
             batch_size=self.batch_size,
+            sampler=range(self._rank, len(dataset), self._ranks),
             **self._loading(self.batch_size),
         )
 

@@ -7,6 +7,7 @@ batch sampler of our own.
 
 import itertools
 from collections.abc import Iterator, Sequence
+from copy import copy
 from typing import TypeAlias
 
 import numpy as np
@@ -57,7 +58,8 @@ class IdentitySampler:
         names, who = np.unique(self._labels[known], return_inverse=True)
         self._check(len(names))
         self._hands = _Hands(known, who, self._codes(within, known), self._codes(spread, known))
-        self._batches = self._enough(len(names), len(known), batches)
+        self._batches = self._enough(len(names), len(known), batches)  # of all processes
+        self._rank, self._ranks = 0, 1
 
     @property
     def batch_size(self) -> int:
@@ -74,9 +76,22 @@ class IdentitySampler:
         self.epoch = epoch
 
     def __len__(self) -> int:
-        return self._batches
+        return self._batches // self._ranks
+
+    def of_rank(self, rank: int, ranks: int) -> "IdentitySampler":
+        """The part of one of several processes that train together: every so many-th batch, all have equally many.
+
+        Up to `ranks` - 1 batches more are dealt than for one process, so that all identities are still seen.
+        """
+        own = copy(self)
+        own._rank, own._ranks, own._batches = rank, ranks, -(-self._batches // ranks) * ranks
+        return own
 
     def __iter__(self) -> Iterator[list[int]]:
+        return itertools.islice(self._dealt(), self._rank, None, self._ranks)
+
+    def _dealt(self) -> Iterator[list[int]]:
+        """The batches of all processes."""
         rng = np.random.default_rng([self.seed, self.epoch])
         decks = _Decks(rng)
         identities, groups = self._hands.present.shape

@@ -7,6 +7,7 @@ This module needs torch and Lightning when it is imported; it is imported where 
 """
 
 from collections.abc import Sequence
+from copy import copy
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal, TypeAlias
@@ -24,7 +25,7 @@ from lightmill.data.labels import Labels
 from lightmill.data.sample_cache import SampleCache, open_cache
 from lightmill.data.segment_loader import EpochOrder, SegmentLoader
 from lightmill.data.segment_samples import Bytes, SampleMaker, SizeHW, split_sample
-from lightmill.engine.wording import count_of
+from lightmill.engine.wording import count_of, times, told_once
 from lightmill.errors import InputError, ItemError, UsageError
 from lightmill.types import Budget
 
@@ -129,13 +130,15 @@ class SegmentDataset:
 
     def note(self, *, forget: bool = False) -> str:
         """One sentence for people: how many pictures, which and why; "" for none."""
-        bad, times = self.bad, int(self._failures.sum())
+        bad, drawn = self.bad, int(self._failures.sum())
         found = self.unreadable(forget=forget, most=_SHOWN)
         if not found:
             return ""
         more = f"; and {bad - _SHOWN} more" if bad > _SHOWN else ""
-        done = f"others were drawn in their place {times} times" if self.replace else "no score counts them"
-        return f"{count_of(bad, 'picture')} cannot be read, {done}: {'; '.join(one.reason for one in found)}{more}"
+        done = f"others were drawn in their place {times(drawn)}" if self.replace else "no score counts them"
+        reasons, advice = told_once([one.reason for one in found])
+        named = "; ".join(reasons) + more + (f" ({advice})" if advice else "")
+        return f"{count_of(bad, 'picture')} cannot be read, {done}: {named}"
 
     def _reason(self, index: int) -> str:
         row = int(self.rows[index])
@@ -165,14 +168,12 @@ class SegmentData(LightningDataModule):  # type: ignore[misc]  # lightning is un
         prefetch: int = 2,
         start: Start | None = None,
         seed: int = 0,
-        rank: int = 0,
-        ranks: int = 1,
     ) -> None:
         """`train`, `val`: rows of the index. `cache_folder`: where samples are kept; None: nowhere.
 
         `max_bad`: how many of a set may be unreadable, in one epoch, before it ends. `workers`: processes that read; 0
         reads in this one. `start`: how they are started (None: as the system does). `prefetch`: batches that each has
-        ready. `rank` of `ranks` processes that train together.
+        ready.
 
         Raises UsageError where there is nothing to train on, or a row has no mask.
         """
@@ -188,10 +189,26 @@ class SegmentData(LightningDataModule):  # type: ignore[misc]  # lightning is un
         self.val_set = (
             SegmentDataset(self.maker, val, cache=self.cache, first=len(train), replace=False) if len(val) else None
         )
+        self.seed = seed
+        self._share_out(0, 1)
+
+    def of_rank(self, rank: int, ranks: int) -> "SegmentData":
+        """The part of one of several processes that train together; what cannot be read is counted for all of them.
+
+        In training all have equally many full batches; of the validation each sample is in one of them alone. Raises
+        UsageError where there are fewer samples to train on than processes.
+        """
+        cv2.setNumThreads(1)
+        own = copy(self)
+        own._share_out(rank, ranks)
+        return own
+
+    def _share_out(self, rank: int, ranks: int) -> None:
+        size, val = self.batch_size, len(self.val_set or ())
         self._train_order = EpochOrder(
-            len(train), batch_size=batch_size, shuffle=True, seed=seed, rank=rank, ranks=ranks
+            len(self.train_set), batch_size=size, shuffle=True, seed=self.seed, rank=rank, ranks=ranks
         )
-        self._val_order = EpochOrder(len(val), batch_size=batch_size, shuffle=False, rank=rank, ranks=ranks)
+        self._val_order = EpochOrder(val, batch_size=size, shuffle=False, rank=rank, ranks=ranks)
 
     def train_dataloader(self) -> SegmentLoader:
         """Full batches, each epoch in an order of its own; `set_epoch` says which."""

@@ -4,7 +4,7 @@ import json
 import os
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
@@ -25,13 +25,21 @@ from lightmill.engine.progress import open_progress
 from lightmill.engine.run import STATE_FOLDER
 from lightmill.engine.wording import count_of, duration
 from lightmill.errors import ChangedConfig, InputError, ItemError, RunError, UsageError
+from lightmill.models.embedder_files import SIDES
 from lightmill.ops.thresholds import Chosen, parse_target
-from lightmill.recipes.base import Options, SizeOption, listed, repeated, run_only
+from lightmill.recipes.base import Options, SizeOption, listed, repeated, run_only, sides
 from lightmill.recipes.devices import chosen_device
 from lightmill.recipes.reid_judge import QUICK_GALLERY, QUICK_HELD, Answers, Judge, choose, rate_of
 from lightmill.recipes.reid_report import ReidReport
-from lightmill.recipes.training import Duration, Telling, TrainingEnded, nothing
-from lightmill.train.batches import ReidBatches
+from lightmill.recipes.training import (
+    DevicesOption,
+    Duration,
+    Telling,
+    TrainingEnded,
+    devices_field,
+    nothing,
+    number_of_devices,
+)
 from lightmill.train.checkpoints import STATE
 from lightmill.train.options import ReidOptions, ReidSettings
 from lightmill.types import Size
@@ -40,7 +48,7 @@ if TYPE_CHECKING:
     import polars as pl
 
     from lightmill.data.reid import ReidData
-    from lightmill.train.reid import Trained
+    from lightmill.train.reid import SharedOut, Trained
 
 FOLDS = "folds.parquet"  # the split, in OUT
 _OPTIONS = "training.json"  # what the training in OUT was given, in its folder of state
@@ -71,7 +79,9 @@ class TrainReid(ReidSettings, Options):
     input_name: ClassVar[str] = "pack"
     input_help: ClassVar[str] = "A crops.arrow of `lightmill crop`, or the folder that holds it."
 
-    size: SizeOption = Field(Size(128, 256), description="WIDTHxHEIGHT that crops are brought to.")
+    size: Annotated[SizeOption, sides(SIDES)] = Field(
+        Size(128, 256), description="WIDTHxHEIGHT that crops are brought to."
+    )
     mirror: float = Field(0.0, ge=0, le=1, description="Share of crops that are mirrored: not where numbers matter.")
     augment: float = Field(1.0, ge=0, le=1, description="How much crops are varied, from 0 (not at all) to 1.")
     identities: int = Field(16, ge=2, description="Players in a batch, where there are so many …")
@@ -94,8 +104,9 @@ class TrainReid(ReidSettings, Options):
     )
     allow_leaks: bool = Field(False, description="Train although held-out crops are, or nearly are, trained on.")
     max_time: Duration | None = run_only(None, description="Stop after this long, as in 10m; the rate is down by then.")
-    readers: int = run_only(2, ge=0, description="Processes that read crops; 0: none beside this one.")
+    readers: int = run_only(2, ge=0, description="Processes that read crops, for each device; 0: none beside it.")
     device: Literal["auto", "cpu", "cuda"] = run_only("auto", description="auto: CUDA where there is one.")
+    devices: DevicesOption = devices_field("--identities players")
 
     _lists = listed("views", "hold")
 
@@ -124,7 +135,7 @@ class TrainReid(ReidSettings, Options):
             try:
                 trained = fit(
                     self._options(pack),
-                    self._batches(data, quick),
+                    self._shares(data, quick),
                     out,
                     fresh=self.fresh,
                     on_epoch=told.epoch,
@@ -167,6 +178,7 @@ class TrainReid(ReidSettings, Options):
             augment=replace(Augment().strength(self.augment), mirror=self.mirror),
             max_time_s=self.max_time,
             device=chosen_device(self.device),
+            devices=number_of_devices(self.devices, self.device),
         )
 
     def _data(self, pack: CropPack, fold: Fold, judge: Judge) -> "ReidData":
@@ -186,24 +198,11 @@ class TrainReid(ReidSettings, Options):
             seed=self.seed,
         )
 
-    def _batches(self, data: "ReidData", judge: Judge) -> ReidBatches:
-        def score(embeddings: NDArray[np.float32], rows: NDArray[np.int64]) -> Mapping[str, float]:
-            if not np.isfinite(embeddings).all():
-                raise RunError("embeddings are no numbers any more; try a lower --rate, or --amp off")
-            ordered = np.empty_like(embeddings)
-            ordered[rows] = embeddings
-            return judge.of_crops(ordered).figures(fpir=rate_of(parse_target(self.target)))
+    def _shares(self, data: "ReidData", judge: Judge) -> "SharedOut":
+        from lightmill.train.reid import SharedOut
 
-        valid = data.val_dataloader()
-        return ReidBatches(
-            train=data.train_dataloader(),
-            classes=data.classes,
-            labels=data.labels,
-            moments=data.moments,
-            valid=valid or None,  # type: ignore[arg-type]  # there is one: the gallery is never empty
-            score=score,
-            best_by="oscr" if judge.is_open else "rank_1",
-        )
+        score = _Score(judge, rate_of(parse_target(self.target)))
+        return SharedOut(data=data, score=score, best_by="oscr" if judge.is_open else "rank_1")
 
     def _judged(
         self, pack: CropPack, fold: Fold, judge: Judge, trained: "Trained", out: Path, *, began: float
@@ -246,6 +245,21 @@ class TrainReid(ReidSettings, Options):
     def _thresholds(self, answers: Answers) -> Mapping[str, Chosen]:
         """Empty where nobody unknown was held out: then there is nothing to choose them by."""
         return choose(answers, parse_target(self.target)) if answers.known.any() and not answers.known.all() else {}
+
+
+@dataclass(frozen=True, eq=False)
+class _Score:
+    """The figures of an epoch, at a rate of false positives."""
+
+    judge: Judge
+    fpir: float
+
+    def __call__(self, embeddings: NDArray[np.float32], rows: NDArray[np.int64]) -> Mapping[str, float]:
+        if not np.isfinite(embeddings).all():
+            raise RunError("embeddings are no numbers any more; try a lower --rate, or --amp off")
+        ordered = np.empty_like(embeddings)
+        ordered[rows] = embeddings
+        return self.judge.of_crops(ordered).figures(fpir=self.fpir)
 
 
 def _ended(

@@ -25,36 +25,44 @@ from lightmill.engine.run import STATE_FOLDER, RunOptions
 from lightmill.engine.wording import count_of, duration
 from lightmill.errors import InputError, ItemError, UsageError
 from lightmill.models.segmenters import open_segmenter
-from lightmill.recipes.base import BudgetOption, Options, SizeOption, listed, repeated, run_only
+from lightmill.models.student import SIDES
+from lightmill.recipes.base import BudgetOption, SizeOption, listed, repeated, run_only, sides
 from lightmill.recipes.check_classes import Classes, Counts
 from lightmill.recipes.devices import chosen_device
+from lightmill.recipes.finding import FOUND, Findings, found_batch, found_rate
+from lightmill.recipes.labelled import MaskOptions, refuse_missing
 from lightmill.recipes.masking import located
 from lightmill.recipes.places import Point
 from lightmill.recipes.segment_report import SegmentReport
 from lightmill.recipes.teaching import LabelsFrom, Pictures, Taught, lesson, one_or_several, pictures_of, teach
-from lightmill.recipes.training import Duration, Telling, TrainingEnded, nothing, whole_numbers
+from lightmill.recipes.training import (
+    DevicesOption,
+    Duration,
+    Telling,
+    TrainingEnded,
+    devices_field,
+    nothing,
+    number_of_devices,
+)
 from lightmill.sources import files
-from lightmill.train.checkpoints import STATE
 from lightmill.train.segment_options import SegmentOptions, SegmentSettings
 from lightmill.train.threads import wait_patiently
 from lightmill.types import Budget
 
 if TYPE_CHECKING:
-    from lightmill.data.segment_loader import SegmentLoader
     from lightmill.data.segments import SegmentData
     from lightmill.recipes.teaching import Lesson
     from lightmill.train.loop import Trained
-    from lightmill.train.segment import SegmentBatches
 
 Figures: TypeAlias = Mapping[str, float]
 
-INDEX, SAMPLES, TEACHER, FOUND = "index.arrow", "samples", "teacher", "found.json"
+INDEX, SAMPLES, TEACHER = "index.arrow", "samples", "teacher"
 _LOOKED_AT = 2000  # masks, spread over all of them, that weights of classes are worked out from
 _NO_END = 1_000_000  # epochs, where only the clock ends a training
 _SIDE, _STEP = 512, 8  # px: pictures are brought to about so many a side, in steps
 
 
-class TrainSegment(SegmentSettings, Options):
+class TrainSegment(SegmentSettings, MaskOptions):
     """Train a light network that segments pictures as their masks do.
 
     DATA is a folder with images/ and masks/ (or train/images, train/masks, val/images, ...), with YOLO's labels/ or
@@ -63,12 +71,8 @@ class TrainSegment(SegmentSettings, Options):
     """
 
     name: ClassVar[str] = "train segment"
-    input_name: ClassVar[str] = "data"
-    input_help: ClassVar[str] = (
-        "A folder with images/ and masks/, or train/images, train/masks, ...; or a table with image_path, mask_path."
-    )
 
-    resolution: SizeOption | None = Field(
+    resolution: Annotated[SizeOption, sides(SIDES)] | None = Field(
         None, description="WIDTHxHEIGHT that pictures are brought to (default: their shape, about 512 px a side)."
     )
     batch: Annotated[int, Field(ge=1)] | Literal["auto"] = Field(
@@ -80,14 +84,6 @@ class TrainSegment(SegmentSettings, Options):
         description="The learning rate (of AdamW) at its highest; auto: found by trying, in a minute or so.",
     )
     augment: float = Field(1.0, ge=0, le=1, description="How much pictures are varied, from 0 (not at all) to 1.")
-    classes: tuple[str, ...] = Field(
-        (), description="Names of the classes in the order of their values, with commas: sky,building,road."
-    )
-    ignore: tuple[int, ...] = Field((), description="Values that stand for nothing, besides 255, with commas.")
-    binary: bool = Field(
-        False, description="Masks are levels: 128 and more is class 1 (default: where all are 0 and 255)."
-    )
-    boxes_as_masks: bool = Field(False, description="Take boxes of YOLO and COCO that have no outline as filled ones.")
     group: str | None = Field(
         None,
         description="What is held out together: folder, a pattern on the path as in (seq\\d+)_, or a table's column.",
@@ -118,11 +114,11 @@ class TrainSegment(SegmentSettings, Options):
     max_time: Duration | None = run_only(
         None, description="Stop after this long, as in 10m; the rate is down by then. Without --epochs, only then."
     )
-    readers: int = run_only(2, ge=0, description="Processes that read pictures; 0: none beside this one.")
+    readers: int = run_only(2, ge=0, description="Processes that read pictures, for each device; 0: none beside it.")
     device: Literal["auto", "cpu", "cuda"] = run_only("auto", description="auto: CUDA where there is one.")
+    devices: DevicesOption = devices_field("--batch pictures")
 
-    _texts = listed("classes", "teacher_prompt")
-    _numbers = field_validator("ignore", mode="before")(whole_numbers)
+    _texts = listed("teacher_prompt")
     _points = field_validator("teacher_points", mode="before")(one_or_several)
 
     def run(self, input: Path | str, out: Path | str) -> TrainingEnded:
@@ -130,10 +126,11 @@ class TrainSegment(SegmentSettings, Options):
         cv2.setNumThreads(1)  # before anything uses them: readers are forked from this process
         wait_patiently()
         from lightmill.train.loop import need_packages
-        from lightmill.train.segment import NEEDED, SegmentBatches, fit
+        from lightmill.train.segment import NEEDED, SharedOut, fit
 
         need_packages(NEEDED)
         began, input, out = time.monotonic(), Path(input), Path(out)
+        refuse_missing(input)
         with RunLock(out / STATE_FOLDER):
             say = nothing if self.progress == "none" else open_progress(self.progress).say
             try:
@@ -144,16 +141,12 @@ class TrainSegment(SegmentSettings, Options):
             splits = split_rows(index, group=self._rule, val_share=self.val_share, seed=self.seed)
             options = self._options(index, labels, splits, say, taught)
             found = Findings(out / STATE_FOLDER / FOUND, fresh=self.fresh)
-            batch = found.value("batch", self.batch, lambda: _found_batch(options, len(splits.train), say))
+            batch = found.value("batch", self.batch, lambda: found_batch(options, len(splits.train), say))
             data = self._data(index, labels, splits, options, out, batch=int(batch))
             asked = None if taught is None else lesson(taught, index, splits, options, from_it=self.labels == "teacher")
-            batches = SegmentBatches(
-                train=data.train_dataloader(),
-                valid=_valid(data),
-                rows=_rows_digest(index, labels, splits),
-                teacher=None if asked is None else asked.teacher,
-            )
-            rate = found.value("rate", self.rate, lambda: _found_rate(options, batches, say))
+            teacher = None if asked is None else asked.teacher
+            shares = SharedOut(data=data, rows=_rows_digest(index, labels, splits), teacher=teacher)
+            rate = found.value("rate", self.rate, lambda: found_rate(options, shares, say))
             options = options.model_copy(update={"rate": rate, "batch": int(batch)})
             say(
                 f"{count_of(len(splits.train), 'picture')} to train on, {len(splits.val):,} held out; "
@@ -167,7 +160,7 @@ class TrainSegment(SegmentSettings, Options):
                 note=lambda: "; ".join(filter(None, [data.epoch_note(), watch.note()])),
             )
             try:
-                trained = fit(options, batches, out, fresh=self.fresh, on_epoch=told.epoch, on_step=told.step)
+                trained = fit(options, shares, out, fresh=self.fresh, on_epoch=told.epoch, on_step=told.step)
             except KeyboardInterrupt:
                 return _interrupted(out)
             remarks = (*index.remarks, *splits.remarks, *data.remarks, *(taught.remarks if taught else ()))
@@ -256,6 +249,7 @@ class TrainSegment(SegmentSettings, Options):
             taught_by="" if taught is None else taught.version,
             max_time_s=self.max_time,
             device=chosen_device(self.device),
+            devices=number_of_devices(self.devices, self.device),
         )
 
     def _size_hw(self, index: Index, rows: NDArray[np.int64]) -> tuple[int, int]:
@@ -317,9 +311,10 @@ class TrainSegment(SegmentSettings, Options):
         """The best network looked at once more, as it is served: its scores into the checkpoint, and the report."""
         from lightmill.models.network_folder import save_settings
         from lightmill.models.student import read_student
+        from lightmill.train.segment import held_out
         from lightmill.train.segment_score import judge
 
-        valid = _valid(data)
+        valid = held_out(data)
         judged = None
         if valid:
             judged = judge(
@@ -378,47 +373,6 @@ class TrainSegment(SegmentSettings, Options):
 
 def _interrupted(out: Path) -> TrainingEnded:
     return TrainingEnded(exit_code=130, summary=f"interrupted: the same command goes on with {out}")
-
-
-class Findings:
-    """What `auto` found for a training, kept with it: when it is resumed, nothing is tried again."""
-
-    def __init__(self, path: Path, *, fresh: bool) -> None:
-        self._path = path
-        self._kept: dict[str, float] = {}
-        if not fresh and (path.parent / STATE.name).is_file() and path.is_file():
-            self._kept = json.loads(path.read_bytes())
-
-    def value(self, name: str, given: float | Literal["auto"], find: Callable[[], float]) -> float:
-        """What was given, or what is found."""
-        if given != "auto":
-            return given
-        if name not in self._kept:
-            self._kept[name] = find()
-            Outputs(self._path.parent).write(self._path.name, (json.dumps(self._kept) + "\n").encode())
-        return self._kept[name]
-
-
-def _found_batch(options: SegmentOptions, pictures: int, say: Callable[[str], None]) -> float:
-    from lightmill.train.finder import find_batch
-
-    found = find_batch(options, pictures=pictures)
-    say(f"found: --batch {found}")
-    return found
-
-
-def _found_rate(options: SegmentOptions, batches: "SegmentBatches", say: Callable[[str], None]) -> float:
-    from lightmill.train.finder import find_rate
-
-    found = find_rate(options, batches.train, batches.teacher)
-    say(f"found: --rate {found:g}")
-    return found
-
-
-def _valid(data: "SegmentData") -> "SegmentLoader | None":
-    """What is held out; None where nothing is."""
-    found = data.val_dataloader()
-    return None if isinstance(found, list) else found
 
 
 _SHOWN = {"loss", "val_mean_iou", "val_accuracy"}

@@ -3,11 +3,13 @@
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal, TypeAlias
 
 from pydantic import BeforeValidator, Field
 
 from lightmill.engine.wording import duration
+from lightmill.errors import UsageError
+from lightmill.recipes.devices import chosen_device
 
 _UNITS = {"s": 1.0, "m": 60.0, "h": 3600.0}
 _TIMED = 20  # steps that say how long all will take
@@ -43,6 +45,43 @@ Duration = Annotated[
     BeforeValidator(lambda value: seconds_of(value) if isinstance(value, str) else value),
     Field(gt=0, allow_inf_nan=False),
 ]
+
+
+DevicesOption: TypeAlias = Annotated[int, Field(ge=1)] | Literal["all"]
+
+
+def devices_field(batch: str) -> Any:
+    """`batch`: what each of the devices learns from in a step."""
+    return Field(
+        1,
+        description=f"GPUs that train together, each with {batch} a step; all: those there are. With --device cpu: "
+        "processes.",
+        json_schema_extra={"run_only": True},  # the training compares their number, whatever it was called
+    )
+
+
+def number_of_devices(wanted: int | Literal["all"], device: str) -> int:
+    """How many are to train together. Raises UsageError where there are not so many GPUs.
+
+    `device`: as it was asked for; `auto` means processes on the CPU only where there is to be one.
+    """
+    chosen = chosen_device(device)
+    if wanted == 1 or (wanted == "all" and chosen == "cpu"):
+        return 1
+    if chosen == "cpu":
+        if device == "cpu":
+            return int(wanted)
+        raise UsageError(
+            f"--devices {wanted}: there is no GPU here; with --device cpu, {wanted} processes train on the CPU"
+        )
+    import torch
+
+    there = torch.cuda.device_count()
+    if wanted == "all":
+        return there
+    if wanted > there:
+        raise UsageError(f"--devices {wanted}: there {'is 1 GPU' if there == 1 else f'are {there} GPUs'} here")
+    return wanted
 
 
 @dataclass(frozen=True, kw_only=True)

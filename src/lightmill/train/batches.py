@@ -42,7 +42,8 @@ class ReidBatches:
     negative). `moments`: int64 [N], one number for one player at one instant, -1 for none; for views that are to agree.
 
     `score` is called after each epoch with the embeddings [M, D] (float32, length 1) and the rows [M] of everything
-    that `valid` gives, in its order, at once; `best` is chosen by the highest value of its `best_by`.
+    that `valid` gives, in its order, at once; of several processes in the first alone, with what the others saw behind
+    that. `best` is chosen by the highest value of its `best_by`.
     """
 
     train: Loader
@@ -62,13 +63,17 @@ class ReidBatches:
 
 
 class Epochs:
-    """A loader as Lightning gets it: told the epoch when it begins, and ended after `limit` batches (0: all)."""
+    """A loader as Lightning gets it: told the epoch when it begins, and ended after `limit` batches (0: all).
+
+    It says that it has one batch where it has none: else Lightning would leave out what comes before and behind it,
+    and other processes would wait for that.
+    """
 
     def __init__(self, loader: Batches, epoch: Callable[[], int], *, limit: int) -> None:
         self._loader, self._epoch, self._limit = loader, epoch, limit
 
     def __len__(self) -> int:
-        return limited(len(self._loader), self._limit)
+        return max(limited(len(self._loader), self._limit), 1)
 
     def __iter__(self) -> Iterator[Any]:
         told: list[object] = []

@@ -5,6 +5,7 @@ the end of it are here.
 """
 
 import math
+import signal
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib.util import find_spec
@@ -18,14 +19,14 @@ from lightmill.train.batches import Batches, Epochs, limited
 from lightmill.train.checkpoints import Checkpoints
 from lightmill.train.logs import RunLog
 from lightmill.train.loop_options import LoopOptions
+from lightmill.train.place import ALONE, Place
+from lightmill.train.ranks import OnEpoch, OnStep
 from lightmill.train.threads import keep_memory
 from lightmill.train.trainer import LEAST_BF16_PX, interruptible, quiet, trainer_options
 
 if TYPE_CHECKING:
     from lightmill.train.module import LoopModule
 
-OnEpoch: TypeAlias = Callable[[Mapping[str, float | None]], None]
-OnStep: TypeAlias = Callable[[int, int], None]
 Make: TypeAlias = "Callable[[int], tuple[LoopModule[Any], BaseModel]]"
 
 
@@ -74,6 +75,7 @@ def train(
     make: Make,
     *,
     fresh: bool = False,
+    place: Place = ALONE,
     on_epoch: OnEpoch | None = None,
     on_step: OnStep | None = None,
 ) -> Trained:
@@ -82,7 +84,8 @@ def train(
     `make` is called once, with the number of steps of the whole training and torch's generator seeded, and gives what
     is trained, and the settings that are saved with it: a model with the field `scores`. `fresh`: start anew.
     `on_epoch` gets each epoch's row of `history` once all of it is on the disk; `on_step` the steps done and all steps.
-    What they raise ends the training; it can be resumed, as after Ctrl-C.
+    What they raise ends the training; it can be resumed, as after Ctrl-C. `place`: where this process stands among
+    those that train together; all of them call this, each with work of its own, and the first one writes.
 
     Raises ChangedConfig where `out` holds a training with other options or data, OutputError where nothing can be
     written or resumed, RunError where the loss is no number any more, and what `make` raises.
@@ -93,16 +96,20 @@ def train(
     devices = [torch.device(options.device)] if options.device.startswith("cuda") else []
     checkpoints = Checkpoints(out)
     with torch.random.fork_rng(devices=devices):
-        state = None if fresh else checkpoints.read_state()
         batches = batches_of(options, work.train)
-        _refuse_change(state, options, work, batches)
-        if fresh:
-            checkpoints.state.unlink(missing_ok=True)
+        before = None
+        if place.is_first:
+            if fresh:
+                checkpoints.state.unlink(missing_ok=True)
+            state = checkpoints.read_state()
+            before = state["lightmill"] if state else None
+            _refuse_change(before, options, work, batches)
         torch.manual_seed(options.seed)
         module, settings = make(batches // options.accumulate * options.epochs)
+        module.stand_at(place)
         training = _Training(options, work, module, settings, checkpoints, batches=batches)
         training.on_epoch, training.on_step = on_epoch, on_step
-        return training.run(state)
+        return training.run(place.agreed(before))
 
 
 def batches_of(options: LoopOptions, loader: Batches) -> int:
@@ -147,33 +154,36 @@ class _Training:
         batches: int,
     ) -> None:
         self.options, self.work, self.module, self.settings = options, work, module, settings
-        self.checkpoints, self.batches = checkpoints, batches
-        self.log = RunLog(checkpoints.out, board=options.tensorboard)
+        self.checkpoints, self.batches, self.place = checkpoints, batches, module.place
+        self.log = RunLog(checkpoints.out, board=options.tensorboard) if self.place.is_first else None
         self.progress = _Progress()
 
-    def run(self, state: Mapping[str, Any] | None) -> Trained:
+    def run(self, before: Mapping[str, Any] | None) -> Trained:
+        """All of it, or what is left of it where there is a state `before`."""
         import lightning.pytorch as pl
 
-        if state is not None and self.is_over(state["lightmill"]):
-            self.restore(state["lightmill"])
-            self.progress.ended = state["lightmill"]["ended"]
+        if before is not None and self.is_over(before):
+            self.restore(before)
+            self.progress.ended = before["ended"]
             return self._trained()
         train, valid = self.work.train, self.work.valid
         try:
             with quiet():
-                trainer = pl.Trainer(
-                    **trainer_options(self.options, self.checkpoints.out), callbacks=[self._callback()]
+                lightning = trainer_options(
+                    self.options, self.checkpoints.out, self.place, leaves_out=self.module.leaves_out
                 )
+                trainer = pl.Trainer(**lightning, callbacks=[self._callback()])
                 with interruptible():
                     trainer.fit(
                         self.module,
                         Epochs(train, lambda: self.module.epochs, limit=self.batches),
                         None if valid is None else Epochs(valid, lambda: 0, limit=0),
-                        ckpt_path=str(self.checkpoints.state) if state else None,
+                        ckpt_path=str(self.checkpoints.state) if before else None,
                         weights_only=True,
                     )
         finally:
-            self.log.close()
+            if self.log is not None:
+                self.log.close()
         return self._trained()
 
     def _trained(self) -> Trained:
@@ -195,7 +205,12 @@ class _Training:
             """Tells the training what Lightning is at."""
 
             def on_fit_start(self, trainer: Any, pl_module: Any) -> None:  # noqa: ARG002 (Lightning's)
-                training.log.start(training.progress.history)
+                if training.log is not None:
+                    training.log.start(training.progress.history)
+
+            def on_train_start(self, trainer: Any, pl_module: Any) -> None:  # noqa: ARG002 (Lightning's)
+                if not training.place.is_alone:
+                    _die_at_once(trainer)
 
             def on_train_batch_end(self, trainer: Any, pl_module: Any, *about: Any) -> None:  # noqa: ARG002
                 if training.on_step is not None and training.module.ends_step(about[-1]):
@@ -215,19 +230,26 @@ class _Training:
 
     def end_epoch(self, trainer: Any) -> None:
         """Writes what the epoch gave: networks and logs first, then the state, which says that they are there."""
+        self.module.look_at_clock()
+        if self.work.valid is None:
+            self.module.share()
         steps = self.module.losses_seen()
         self.module.epochs += 1
         row = self._row(steps)
         is_best = self._judge(self._score())
         self.progress.history.append(row)
-        scored = self.settings.model_copy(update={"scores": dict(self.module.scores)})
-        self.checkpoints.save(self.module.judged, scored, is_best=is_best)
-        self.log.add(row, steps)
         self.progress.ended = self._ended()
         trainer.should_stop = bool(self.progress.ended)
-        self.checkpoints.save_state(trainer.save_checkpoint)
+        if self.log is None:
+            trainer.save_checkpoint(self.checkpoints.state)  # which waits for the first process, and writes nothing
+        else:
+            scored = self.settings.model_copy(update={"scores": dict(self.module.scores)})
+            self.checkpoints.save(self.module.judged, scored, is_best=is_best)
+            self.log.add(row, steps)
+            self.checkpoints.save_state(trainer.save_checkpoint)
         if self.on_epoch is not None:
             self.on_epoch(row)
+        self.place.agreed(None)  # nobody goes on before the first one has heard that it may
 
     def _judge(self, score: float | None) -> bool:
         """Whether an epoch is the best so far; of equals, the later one is. Only a better one ends the waiting."""
@@ -297,10 +319,17 @@ class _Training:
                 return bool(ended)
 
 
-def _refuse_change(state: dict[str, Any] | None, options: LoopOptions, work: Work, batches: int) -> None:
-    if state is None:
+def _die_at_once(trainer: Any) -> None:
+    """At SIGTERM: Lightning would tell the other processes, who are not listening, and wait for them."""
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    # nor are they asked about it before every batch, for which a GPU would have to be waited for
+    trainer.fit_loop.epoch_loop._broadcast_sigterm_tensor = lambda: None
+
+
+def _refuse_change(before: Mapping[str, Any] | None, options: LoopOptions, work: Work, batches: int) -> None:
+    if before is None:
         return
-    before, now = state["lightmill"], options.bound_by
+    now = options.bound_by
     changed = [key for key, value in before["options"].items() if now.get(key) != value]
     if changed:
         key = changed[0]

@@ -1,11 +1,16 @@
 """How a training runs, whatever it trains: steps, rates, averages, when it ends."""
 
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
 # options that may differ between a training and its resumption: they do not change what a step computes
 FREE = frozenset({"device", "max_time_s", "patience", "tensorboard"})
+
+
+def at_least_0(default: float, description: str) -> Any:
+    """A field that holds 0 or more: how much something counts, say."""
+    return Field(default, ge=0, allow_inf_nan=False, description=description)
 
 
 class LoopSettings(BaseModel):
@@ -16,13 +21,11 @@ class LoopSettings(BaseModel):
     epochs: int = Field(20, ge=1, description="How often all is gone through.")
     limit_train: int = Field(0, ge=0, description="Batches an epoch at most, for a quick try; 0: all.")
     rate: float = Field(2e-3, gt=0, allow_inf_nan=False, description="The learning rate (of AdamW) at its highest.")
-    decay: float = Field(0.05, ge=0, allow_inf_nan=False, description="Weight decay (of AdamW).")
+    decay: float = at_least_0(0.05, "Weight decay (of AdamW).")
     warmup: float = Field(
         0.05, ge=0, lt=1, description="Share of the training in which the learning rate rises; then it falls."
     )
-    clip: float = Field(
-        5.0, ge=0, allow_inf_nan=False, description="Cut gradients to this norm; 0: leave them as they are."
-    )
+    clip: float = at_least_0(5.0, "Cut gradients to this norm; 0: leave them as they are.")
     ema: float = Field(
         0.995, ge=0, lt=1, description="Judge and keep averaged weights; share of the average kept each step, 0: none."
     )
@@ -45,6 +48,7 @@ class LoopOptions(LoopSettings):
         None, gt=0, description="Time limit, s; the rate comes down by then. Such a training is no other's twin."
     )
     device: str = Field("cpu", description="cpu, cuda, or cuda:N.")
+    devices: int = Field(1, ge=1, description="Processes that train together; on CUDA each on a device of its own.")
 
     @property
     def bound_by(self) -> dict[str, object]:

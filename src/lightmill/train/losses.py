@@ -33,10 +33,9 @@ def arcface(cosines: "torch.Tensor", classes: "torch.Tensor", *, margin: float, 
     """Mean cross entropy of those with a class; `margin` in radians, `scale` of all cosines."""
     from torch.nn.functional import cross_entropy
 
-    known = classes >= 0
-    if not bool(known.any()):
-        return _nothing(cosines)
-    return cross_entropy(scale * with_margin(_exact(cosines[known]), classes[known], margin=margin), classes[known])
+    own = classes.clamp(min=0)
+    each = cross_entropy(scale * with_margin(_exact(cosines), own, margin=margin), own, reduction="none")
+    return _mean(each, classes >= 0)
 
 
 def with_margin(cosines: "torch.Tensor", classes: "torch.Tensor", *, margin: float) -> "torch.Tensor":
@@ -85,10 +84,7 @@ def outliers(cosines: "torch.Tensor", classes: "torch.Tensor", *, bound: float) 
     Not the uniform target of Hendrycks et al.: being equally near to all classes is no use where a threshold on the
     highest cosine decides; being far from all is.
     """
-    nobody = classes < 0
-    if not bool(nobody.any()):
-        return _nothing(cosines)
-    return (_exact(cosines[nobody]).amax(1) - bound).clamp(min=0).mean()
+    return _mean((_exact(cosines).amax(1) - bound).clamp(min=0), classes < 0)
 
 
 def consistency(embeddings: "torch.Tensor", moments: "torch.Tensor") -> "torch.Tensor":
@@ -100,17 +96,19 @@ def consistency(embeddings: "torch.Tensor", moments: "torch.Tensor") -> "torch.T
     from torch.nn.functional import normalize
 
     same = (moments[:, None] == moments[None]) & (moments >= 0)[:, None]
-    first, second = torch.triu(same, diagonal=1).nonzero(as_tuple=True)
-    if not len(first):
-        return _nothing(embeddings)
     units = normalize(_exact(embeddings))
-    return (1 - (units[first] * units[second]).sum(1)).mean()
+    return _mean(1 - units @ units.mT, torch.triu(same, diagonal=1))
 
 
 def _exact(values: "torch.Tensor") -> "torch.Tensor":
     import torch
 
     return values if values.dtype == torch.float64 else values.float()
+
+
+def _mean(each: "torch.Tensor", counts: "torch.Tensor") -> "torch.Tensor":
+    """Of those that count; nothing of it is fetched from a GPU, which would have to be waited for."""
+    return (each * counts).sum() / counts.sum().clamp(min=1)
 
 
 def _nothing(values: "torch.Tensor") -> "torch.Tensor":

@@ -5,7 +5,7 @@ from typing import Literal
 from pydantic import Field
 
 from lightmill.data.augment import Augment
-from lightmill.train.loop_options import LoopOptions, LoopSettings
+from lightmill.train.loop_options import LoopOptions, LoopSettings, at_least_0
 
 
 class ReidSettings(LoopSettings):
@@ -18,9 +18,7 @@ class ReidSettings(LoopSettings):
     pooling: Literal["auto", "gem", "mean"] = Field(
         "auto", description="Generalised mean or mean; auto: the former for maps without negative values (ResNet)."
     )
-    backbone_rate: float = Field(
-        1.0, ge=0, allow_inf_nan=False, description="The backbone's learning rate, as a share of that of the rest."
-    )
+    backbone_rate: float = at_least_0(1.0, "The backbone's learning rate, as a share of that of the rest.")
     freeze_epochs: int = Field(0, ge=0, description="Epochs at the start in which the backbone learns nothing.")
 
     margin_deg: float = Field(
@@ -29,19 +27,11 @@ class ReidSettings(LoopSettings):
     scale: float = Field(
         16.0, gt=0, allow_inf_nan=False, description="ArcFace: what cosines are multiplied by; more is stricter."
     )
-    triplet_weight: float = Field(
-        0.5, ge=0, allow_inf_nan=False, description="How much the batch-hard triplet loss counts; 0: not at all."
-    )
-    triplet_margin: float = Field(
-        0.3, ge=0, allow_inf_nan=False, description="Triplet loss: how much farther away others are to be."
-    )
-    outlier_weight: float = Field(
-        1.0, ge=0, allow_inf_nan=False, description="How much it counts that negatives are like a player."
-    )
+    triplet_weight: float = at_least_0(0.5, "How much the batch-hard triplet loss counts; 0: not at all.")
+    triplet_margin: float = at_least_0(0.3, "Triplet loss: how much farther away others are to be.")
+    outlier_weight: float = at_least_0(1.0, "How much it counts that negatives are like a player.")
     outlier_bound: float = Field(0.1, ge=-1, le=1, description="The cosine to a player up to which they may be.")
-    consistency_weight: float = Field(
-        0.0, ge=0, allow_inf_nan=False, description="How much it counts that views of a player at one instant differ."
-    )
+    consistency_weight: float = at_least_0(0.0, "How much it counts that views of a player at one instant differ.")
 
 
 class ReidOptions(ReidSettings, LoopOptions):

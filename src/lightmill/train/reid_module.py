@@ -29,6 +29,7 @@ class ReidModule(LoopModule[EmbedderNetwork]):
     """
 
     options: ReidOptions
+    leaves_out = True  # a backbone that stands still, and tokens that stand for what is masked
 
     def __init__(self, network: EmbedderNetwork, options: ReidOptions, data: "ReidBatches", *, steps: int) -> None:
         super().__init__(network, options, steps=steps)
@@ -81,10 +82,14 @@ class ReidModule(LoopModule[EmbedderNetwork]):
         self._validated.append((self.judged.embed(self.options.augment.plain()(pixels)).cpu(), rows.cpu()))
 
     def validated(self) -> Mapping[str, float]:
-        embeddings, rows = (torch.cat(parts).numpy() for parts in zip(*self._validated, strict=True))
+        own = [(embeddings.numpy().astype(np.float32), rows.numpy()) for embeddings, rows in self._validated]
         self._validated.clear()
+        every = [part for parts in self.place.gathered(own) for part in parts]
+        if not self.place.is_first:
+            return self.place.agreed({})
         assert self._score is not None, "there is no validation without it"
-        return self._score(embeddings.astype(np.float32), rows)
+        embeddings, rows = (np.concatenate(parts) for parts in zip(*every, strict=True))
+        return self.place.agreed({**self._score(embeddings, rows)})
 
 
 def _flat(batch: "Batch") -> "Batch":

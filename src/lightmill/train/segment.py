@@ -1,15 +1,21 @@
 """Training a student: batches of pictures and class maps in, a folder that `mask` and `evaluate segment` open out."""
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from lightmill.errors import UsageError
 from lightmill.train.batches import Batches
-from lightmill.train.loop import OnEpoch, OnStep, Trained, Work, check_precision, need_packages, train
+from lightmill.train.loop import Trained, Work, check_precision, need_packages, train
+from lightmill.train.place import Place
+from lightmill.train.ranks import OnEpoch, OnStep, together
 from lightmill.train.segment_options import SegmentOptions
 
 if TYPE_CHECKING:
+    from lightmill.data.segment_loader import SegmentLoader
+    from lightmill.data.segments import SegmentData
     from lightmill.models.backbones import Backbone
     from lightmill.models.student import StudentConfig
     from lightmill.models.student_network import StudentNetwork
@@ -32,9 +38,32 @@ class SegmentBatches:
     teacher: "Teacher | None" = None
 
 
+# what each of several processes is trained and judged on: asked for there, so it is picklable
+SegmentShares: TypeAlias = Callable[[Place], SegmentBatches]
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class SharedOut:
+    """A data set shared out: `SegmentShares`."""
+
+    data: "SegmentData"
+    rows: str = ""
+    teacher: "Teacher | None" = None
+
+    def __call__(self, place: Place) -> SegmentBatches:
+        own = self.data.of_rank(place.rank, place.ranks)
+        return SegmentBatches(train=own.train_dataloader(), valid=held_out(own), rows=self.rows, teacher=self.teacher)
+
+
+def held_out(data: "SegmentData") -> "SegmentLoader | None":
+    """What is held out; None where nothing is, not where another process has all of it."""
+    found = data.val_dataloader()
+    return None if isinstance(found, list) else found
+
+
 def fit(
     options: SegmentOptions,
-    data: SegmentBatches,
+    data: SegmentBatches | SegmentShares,
     out: Path,
     *,
     fresh: bool = False,
@@ -43,10 +72,36 @@ def fit(
 ) -> Trained:
     """Trains a student into `out`, or goes on where a training of the same options was stopped there: see `loop.train`.
 
-    Raises MissingExtra, ModelError and UsageError for a backbone, and what `loop.train` raises.
+    With `options.devices` above 1 in as many processes (`ranks.together`); then `data` says what each is trained on.
+
+    Raises MissingExtra, ModelError and UsageError for a backbone, and what `loop.train` and
+    `ranks.together` raise.
     """
     need_packages(NEEDED)
     check_precision(options, of="pictures")
+    if options.devices > 1 and isinstance(data, SegmentBatches):
+        raise ValueError("batches are of one process, and several are to train")
+    return together(
+        partial(_fit, options, data, out, fresh=fresh),
+        ranks=options.devices,
+        device=options.device,
+        on_epoch=on_epoch,
+        on_step=on_step,
+    )
+
+
+def _fit(
+    options: SegmentOptions,
+    shared: SegmentBatches | SegmentShares,
+    out: Path,
+    place: Place,
+    *,
+    fresh: bool,
+    on_epoch: OnEpoch | None,
+    on_step: OnStep | None,
+) -> Trained:
+    """What each process does."""
+    data = shared if isinstance(shared, SegmentBatches) else shared(place)
     if not len(data.train):
         raise UsageError("there is no batch to train on")
     from lightmill.train.segment_module import BEST_BY, SegmentModule
@@ -63,7 +118,7 @@ def fit(
         label_kind="classes",
         rows=data.rows,
     )
-    return train(options, work, out, make, fresh=fresh, on_epoch=on_epoch, on_step=on_step)
+    return train(options, work, out, make, fresh=fresh, place=place, on_epoch=on_epoch, on_step=on_step)
 
 
 def made(options: SegmentOptions) -> "tuple[StudentNetwork, StudentConfig, SegmentOptions]":

@@ -5,7 +5,7 @@ from typing import Literal
 from pydantic import Field
 
 from lightmill.data.segment_augment import SegmentAugment
-from lightmill.train.loop_options import LoopOptions, LoopSettings
+from lightmill.train.loop_options import LoopOptions, LoopSettings, at_least_0
 from lightmill.train.segment_losses import SegmentLoss
 
 
@@ -18,30 +18,18 @@ class SegmentSettings(LoopSettings):
     backbone: str | None = Field(
         None, description="An encoder of transformers instead of our own: `random:NAME`, a folder or a hub id."
     )
-    backbone_rate: float = Field(
-        0.1, ge=0, allow_inf_nan=False, description="The backbone's learning rate, as a share of that of the rest."
-    )
+    backbone_rate: float = at_least_0(0.1, "The backbone's learning rate, as a share of that of the rest.")
     dropout: float = Field(0.1, ge=0, lt=1, description="Share of features that the last layer does not see.")
     epochs: int = Field(100, ge=1, description="How often all is gone through.")
     accumulate: int = Field(1, ge=1, description="Batches that one step learns from.")
 
-    cross_entropy: float = Field(
-        1.0, ge=0, allow_inf_nan=False, description="How much the cross-entropy of pixels counts; 0: not at all."
-    )
-    dice: float = Field(1.0, ge=0, allow_inf_nan=False, description="How much Dice counts, picture by picture.")
-    focal: float = Field(
-        0.0, ge=0, allow_inf_nan=False, description="How much the focal loss counts: pixels that are still wrong."
-    )
-    lovasz: float = Field(0.0, ge=0, allow_inf_nan=False, description="How much the Lovász loss counts, of the IoU.")
-    deep: float = Field(
-        0.4, ge=0, allow_inf_nan=False, description="Deep supervision: how much each of two coarse maps counts."
-    )
-    distil: float = Field(
-        1.0, ge=0, allow_inf_nan=False, description="With --teacher: how much its masks count; 0: not at all."
-    )
-    distil_features: float = Field(
-        1.0, ge=0, allow_inf_nan=False, description="With --teacher: how much its features count, where it has any."
-    )
+    cross_entropy: float = at_least_0(1.0, "How much the cross-entropy of pixels counts; 0: not at all.")
+    dice: float = at_least_0(1.0, "How much Dice counts, picture by picture.")
+    focal: float = at_least_0(0.0, "How much the focal loss counts: pixels that are still wrong.")
+    lovasz: float = at_least_0(0.0, "How much the Lovász loss counts, of the IoU.")
+    deep: float = at_least_0(0.4, "Deep supervision: how much each of two coarse maps counts.")
+    distil: float = at_least_0(1.0, "With --teacher: how much its masks count; 0: not at all.")
+    distil_features: float = at_least_0(1.0, "With --teacher: how much its features count, where it has any.")
     temperature: float = Field(
         1.0, gt=0, allow_inf_nan=False, description="What a teacher's and the student's log-odds are divided by."
     )

@@ -11,19 +11,26 @@ from typing import Any
 
 from lightmill.errors import RunError
 from lightmill.train.loop_options import LoopOptions
+from lightmill.train.place import ALONE, Place
 
 # With AMX, torch 2.13 gives gradients of bfloat16 convolutions with stride 2 that are whatever was in memory, where a
 # map is 1 or 2 px wide. A network halves five times, so from here on its maps are wider.
 LEAST_BF16_PX = 64
 
 
-def trainer_options(options: LoopOptions, out: Path) -> dict[str, Any]:
-    """Lightning without what it shows and leaves behind by itself."""
+def trainer_options(
+    options: LoopOptions, out: Path, place: Place = ALONE, *, leaves_out: bool = False
+) -> dict[str, Any]:
+    """Lightning without what it shows and leaves behind by itself.
+
+    `leaves_out`: whether some weights may get no gradient in a step.
+    """
     cuda = options.device.startswith("cuda")
     number = int(options.device.partition(":")[2] or 0)
     return {
         "accelerator": "cuda" if cuda else "cpu",
-        "devices": [number] if cuda else 1,
+        "devices": _devices(place.ranks, first=number) if cuda else place.ranks,
+        "strategy": "auto" if place.is_alone else _strategy(place, looks_for_left_out=leaves_out or not cuda),
         "precision": precision_of(options),
         "max_epochs": options.epochs,
         "gradient_clip_val": options.clip or None,
@@ -36,6 +43,37 @@ def trainer_options(options: LoopOptions, out: Path) -> dict[str, Any]:
         "num_sanity_val_steps": 0,
         "use_distributed_sampler": False,
     }
+
+
+def _devices(ranks: int, *, first: int) -> list[int]:
+    return list(range(first, first + ranks))
+
+
+def _strategy(place: Place, *, looks_for_left_out: bool) -> Any:
+    """Gradients that are averaged over processes. Lightning starts none of them, and finds them joined."""
+    from lightning.pytorch.plugins.environments import LightningEnvironment
+    from lightning.pytorch.strategies import DDPStrategy
+
+    class Started(LightningEnvironment):  # type: ignore[misc]  # lightning is untyped here
+        """What the environment's variables say elsewhere."""
+
+        @property
+        def creates_processes_externally(self) -> bool:
+            return True
+
+        def local_rank(self) -> int:
+            return place.rank
+
+        def node_rank(self) -> int:
+            return 0
+
+        def teardown(self) -> None:
+            """There are no variables to take away."""
+
+    # looking for weights without a gradient takes time in every step, and not to look where there are some is an error.
+    # Where it is looked for, gradients are added up in one order from the first step on, resumed or not: on CPUs, where
+    # nothing else depends on chance, a resumed training is then the same to the last bit, with any number of processes
+    return DDPStrategy(cluster_environment=Started(), find_unused_parameters=looks_for_left_out)
 
 
 def precision_of(options: LoopOptions) -> str:
