@@ -178,6 +178,21 @@ def test_colours_follow_their_formula() -> None:
     assert clipped.max() > 254.99
 
 
+def test_contrast_spreads_from_the_picture_and_not_from_what_lies_beside_it() -> None:
+    """A dark picture, at half its size amid bars of the mean colour, stays as dark as it was on average."""
+    batch = torch.full((60, 32, 32, 3), 60, dtype=torch.uint8)
+    batch[:, :, ::2] = 20
+    maps = torch.zeros((60, 32, 32), dtype=torch.uint8)
+    made = SegmentAugment(**STILL | {"scale": (0.5, 0.5), "flip": 0.5, "contrast": 0.3})
+    found = made(batch, maps, generator())
+    inside = found.maps != 255
+    assert inside.float().mean() == pytest.approx(0.25)
+    means = [float(each[there].mean()) for each, there in zip(levels(found.images), inside, strict=True)]
+    assert means == pytest.approx([40.0] * 60, abs=0.01)
+    beside = torch.stack([each[~there][0] for each, there in zip(levels(found.images), inside, strict=True)])
+    assert beside.std(0).min() > 5  # the contrast of all of it does change
+
+
 def test_blur_takes_detail_as_often_as_asked_for_and_moves_nothing() -> None:
     images, maps = noise(200, (32, 32))
     found = SegmentAugment(**STILL | {"blur": 0.3, "blur_by": 2.0})(images, maps, generator())

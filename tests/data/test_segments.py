@@ -186,7 +186,7 @@ def test_what_cannot_be_read_is_replaced_by_another_that_is_drawn(tree: Path, wh
             np.testing.assert_array_equal(classes, clean[row][1])
     assert same(batches, epoch(data, 0))  # drawn by the seed
     note = data.epoch_note()
-    assert note.startswith("1 picture cannot be read, others were drawn in their place 2 times: ")
+    assert note.startswith("1 picture cannot be read, others were drawn in their place twice: ")
     assert "n03" in note
     assert data.epoch_note() == ""
 
@@ -210,6 +210,13 @@ def test_a_set_of_which_nothing_can_be_read_ends_at_once(tree: Path, workers: in
         epoch(data_of(tree, workers=workers, max_bad=Budget(share=0.5)), 0)
     with pytest.raises(InputError, match="one picture after the other cannot be read"):
         epoch(data_of(tree, workers=workers, max_bad=ANY), 0)
+
+
+def test_what_is_drawn_once_is_drawn_once(tree: Path) -> None:
+    data = data_of(tree, max_bad=ANY)
+    spoil(tree / "images/n03.jpg", "cut")
+    data.train_set[3]
+    assert data.epoch_note().startswith("1 picture cannot be read, others were drawn in their place once: ")
 
 
 def test_validation_leaves_out_what_cannot_be_read(tree: Path) -> None:

@@ -159,6 +159,18 @@ def test_logits_and_probabilities_give_one_map(threshold: float) -> None:
         map_of_logits(many[0])
 
 
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_of_classes_that_are_level_the_first_is_taken(layout: torch.memory_format, dtype: torch.dtype) -> None:
+    values = torch.from_numpy(np.random.default_rng(0).integers(0, 3, (3, 11, 17, 19)))
+    wanted = [[next(c for c in range(11) if own[c] == own.max()) for own in one.reshape(11, -1).T] for one in values]
+    given = values.to(dtype).contiguous(memory_format=layout)
+    assert map_of_logits(given).flatten(1).tolist() == [[int(each) for each in one] for one in wanted]
+    assert np.array_equal(map_of_logits(given.float().numpy()), map_of_logits(given).numpy())
+    endless = torch.tensor([-torch.inf, torch.inf, 1.0, torch.inf]).reshape(1, 4, 1, 1).to(dtype)
+    assert map_of_logits(endless).tolist() == [[[1]]]
+
+
 def test_a_pictures_map_does_not_depend_on_the_others_of_its_batch() -> None:
     """B4.11: whether numbers are logits was guessed from the range of a batch; logits of 0.3 were then no foreground,
     or were, as another picture had it."""

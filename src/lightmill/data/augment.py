@@ -77,8 +77,7 @@ class Augment:
         pixels = batch.permute(0, 3, 1, 2).float().div_(255)  # a view turned round: channels last in memory
         with torch.autocast(batch.device.type, enabled=False):
             if self._varies:
-                chances = torch.rand((len(batch), _CHANCES), generator=generator).to(batch.device)
-                pixels = self._varied(pixels, chances)
+                pixels = self._varied(pixels, torch.rand((len(batch), _CHANCES), generator=generator))
             return normalised(pixels, mean=self.mean, std=self.std)
 
     @property
@@ -88,13 +87,14 @@ class Augment:
         )
 
     def _varied(self, pixels: "torch.Tensor", chances: "torch.Tensor") -> "torch.Tensor":
-        """Levels 0..1 [B, 3, h, w]; chances [B, _CHANCES], uniform in [0, 1)."""
+        """Levels 0..1 [B, 3, h, w]; chances [B, _CHANCES], uniform in [0, 1), on the CPU."""
+        drawn, chances = chances, chances.to(pixels.device, non_blocking=True)
         if self.shift or self.zoom or self.mirror:
             pixels = moved(pixels, self._box_from_box(chances[:, :6]))
         if self.brightness or self.contrast or self.gain:
             pixels = self._coloured(pixels, chances[:, 6:11])
         if self.blur:
-            pixels = self._blurred(pixels, chances[:, 11], chances[:, 12])
+            pixels = self._blurred(pixels, drawn[:, 11], drawn[:, 12])
         if self.erase:
             pixels = self._erased(pixels, chances[:, 13:18])
         return pixels
@@ -119,13 +119,12 @@ class Augment:
         return ((pixels - level) * gain).add_(level + self.brightness * spread[:, 0:1]).clamp_(0, 1)
 
     def _blurred(self, pixels: "torch.Tensor", chance: "torch.Tensor", amount: "torch.Tensor") -> "torch.Tensor":
-        import torch
-
-        amount = torch.where(chance < self.blur, amount, 0.0)
-        rows = amount.nonzero()[:, 0]
-        if not len(rows):
+        """`chance`, `amount`: [B] on the CPU, where it is known without waiting for a GPU which crops are blurred."""
+        which = (chance < self.blur).nonzero()[:, 0]
+        if not len(which):
             return pixels
-        share = amount[rows][:, None, None, None]
+        rows, share = (each.to(pixels.device, non_blocking=True) for each in (which, amount[which]))
+        share = share[:, None, None, None]
         return pixels.index_copy(0, rows, pixels[rows].lerp(binomial_blur(pixels[rows]), share))
 
     def _erased(self, pixels: "torch.Tensor", chances: "torch.Tensor") -> "torch.Tensor":
@@ -149,7 +148,7 @@ def normalised(pixels: "torch.Tensor", *, mean: Triple, std: Triple) -> "torch.T
     """Levels 0..1 [B, 3, h, w] -> (levels - mean) / std, in the memory of `pixels`; channels last."""
     import torch
 
-    middle, spread = (torch.tensor(each, device=pixels.device)[:, None, None] for each in (mean, std))
+    middle, spread = torch.tensor([mean, std]).to(pixels.device, non_blocking=True)[:, :, None, None]
     return pixels.sub_(middle).div_(spread).contiguous(memory_format=torch.channels_last)
 
 
@@ -169,7 +168,7 @@ def binomial_blur(pixels: "torch.Tensor") -> "torch.Tensor":
     import torch
     from torch.nn.functional import conv2d, pad
 
-    line = torch.tensor(_BLUR, device=pixels.device, dtype=pixels.dtype)
+    line = torch.tensor(_BLUR, dtype=pixels.dtype).to(pixels.device, non_blocking=True)
     edged = pad(pixels, (2, 2, 2, 2), mode="replicate")
     down = conv2d(edged, line[None, None, :, None].expand(3, 1, 5, 1), groups=3)
     return conv2d(down, line[None, None, None, :].expand(3, 1, 1, 5), groups=3)

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from lightmill.data.blocks import Place, Sent, SharedBlocks
 from lightmill.data.pack import Context, Pixels
+from lightmill.engine.wording import times
 from lightmill.errors import InputError, ItemError, MissingExtra, UsageError
 
 if TYPE_CHECKING:
@@ -200,8 +201,8 @@ def unreadable_note(found: Sequence[Unreadable], table: "pl.DataFrame", *, shown
         return ""
     names = [f"{table['frame'][one.row]} (row {one.row}): {one.reason}" for one in found[:shown]]
     more = f"; and {len(found) - shown} more" if len(found) > shown else ""
-    times = sum(one.times for one in found)
-    counted = f"crops that cannot be read: {len(found)}; others were drawn in their place {times} times"
+    drawn = times(sum(one.times for one in found))
+    counted = f"crops that cannot be read: {len(found)}; others were drawn in their place {drawn}"
     return f"{counted}: {'; '.join(names)}{more}"
 
 

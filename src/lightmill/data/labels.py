@@ -160,7 +160,7 @@ class MaskFiles:
         if (classes == _WRONG).any():
             met = _values(values, table == _WRONG)
             raise ItemError(
-                f"the mask {name}: {met}, and classes are 0 to {len(self.names) - 1}; name all of them with --classes, "
+                f"the mask {name}: {met}, and classes are 0 to {len(self.names) - 1}; name all classes with --classes, "
                 "or leave values out with --ignore"
             )
         return classes

@@ -94,15 +94,18 @@ class SegmentAugment:
             raise ValueError(f"their maps are uint8 {list(images.shape[:-1])}, got {maps.dtype} {list(maps.shape)}")
         size_hw = self.size_hw or (images.shape[1], images.shape[2])
         levels = torch.empty((len(images), *size_hw, 3), device=images.device)
+        colours = self._colours(size_hw[1], images.device)
         if not self._varies:
-            self._normalise(levels.copy_(images))
+            colours.normalise(levels.copy_(images))
             return Varied(levels.permute(0, 3, 1, 2), maps.contiguous())
         if generator is None:
             raise ValueError("an augmentation that varies pictures needs a generator to draw from")
         numbers = torch.full((len(maps), *size_hw), IGNORE, dtype=torch.uint8, device=maps.device)
         chances = torch.rand((len(images), _CHANCES), generator=generator, dtype=torch.float64)
-        for image, classes, own, out, classes_out in zip(images, maps, chances.tolist(), levels, numbers, strict=True):
-            self._vary(image, classes, own, (out, classes_out))
+        changes = self._changes(2 * chances[:, 6:] - 1).to(images.device, non_blocking=True)
+        for at, own in enumerate(chances.tolist()):
+            picture = self._cut(images[at], maps[at], own, (levels[at], numbers[at]))
+            colours.vary(levels[at], changes[at], level=picture[::_SPARSE, ::_SPARSE].mean())
         return Varied(levels.permute(0, 3, 1, 2), numbers)
 
     @property
@@ -110,14 +113,17 @@ class SegmentAugment:
         chances = (self.flip, self.brightness, self.contrast, self.gain, self.blur)
         return any(chances) or self.scale != (1.0, 1.0) or self.size_hw is not None
 
-    def _vary(
+    def _cut(
         self,
         image: "torch.Tensor",
         classes: "torch.Tensor",
         chances: list[float],
         out: "tuple[torch.Tensor, torch.Tensor]",
-    ) -> None:
-        """One picture [H, W, 3] and its map into `out`, float32 [h, w, 3] and uint8 [h, w], which is all 255."""
+    ) -> "torch.Tensor":
+        """One picture [H, W, 3] and its map into `out`, levels float32 [h, w, 3] and uint8 [h, w], which is all 255.
+
+        Returns the part of the levels where the picture is.
+        """
         least, most = (math.log(each) for each in self.scale)
         scale = math.exp(least + (most - least) * chances[0])
         rows, columns = (
@@ -129,28 +135,49 @@ class SegmentAugment:
         seen(classes, rows, columns, flip=flip, into=out[1])
         levels = out[0]
         if (rows.target_length, columns.target_length) != tuple(levels.shape[:2]):
-            levels[:] = levels.new_tensor(self.mean) * 255
-        seen(image, rows, columns, flip=flip, into=levels, fewer=fewer)
-        self._normalise(levels, [2 * chance - 1 for chance in chances[6:]])
+            for channel, level in enumerate(self.mean):
+                levels[..., channel] = level * 255
+        return seen(image, rows, columns, flip=flip, into=levels, fewer=fewer)
 
-    def _normalise(self, levels: "torch.Tensor", spread: list[float] | None = None) -> None:
-        """Levels 0 to 255 [..., h, w, 3], in place; `spread` (five numbers, -1 to 1): with other colours.
+    def _changes(self, spread: "torch.Tensor") -> "torch.Tensor":
+        """What `_Colours.vary` takes, float32 [B, 3, 3], of numbers from -1 to 1, float64 [B, 5]."""
+        import torch
 
-        All steps but the clipping are one product and one sum a channel. Rows are worked on as a whole, since three
-        channels side by side are too few for a CPU's vectors.
+        gains = (1 + self.contrast * spread[:, 1:2]) * (1 + self.gain * spread[:, 2:])
+        more = (self.brightness * spread[:, :1]).expand_as(gains)
+        return torch.stack([gains, 1 - gains, more * 255], 1).float()
+
+    def _colours(self, width: int, device: "torch.device") -> "_Colours":
+        import torch
+
+        lines = torch.tensor([self.mean, self.std]) * 255
+        return _Colours(*lines.to(device, non_blocking=True).repeat(1, width))
+
+
+class _Colours(NamedTuple):
+    """Changes levels, 0 to 255 float32 [..., h, w, 3], in place.
+
+    Rows are worked on as a whole, since three channels side by side are too few for a CPU's vectors. What is needed
+    comes to the device once a batch, and nothing comes back from it: a GPU is never waited for.
+    """
+
+    mean: "torch.Tensor"  # [w * 3], levels
+    std: "torch.Tensor"
+
+    def normalise(self, levels: "torch.Tensor") -> None:
+        """(levels - mean) / std."""
+        levels.flatten(-2).sub_(self.mean).div_(self.std)
+
+    def vary(self, levels: "torch.Tensor", changes: "torch.Tensor", *, level: "torch.Tensor") -> None:
+        """gain * levels + (1 - gain) * level + more, clipped to 0 to 255, and normalised.
+
+        changes [3, 3]: gain, 1 - gain and more, of three channels each. level []: what contrast spreads from. All steps
+        but the clipping are one product and one sum.
         """
-        gains, offsets = [1 / 255] * 3, [0.0] * 3
-        if spread:
-            level = float(levels[..., ::_SPARSE, ::_SPARSE, :].mean()) / 255
-            gains = [(1 + self.contrast * spread[1]) * (1 + self.gain * each) / 255 for each in spread[2:]]
-            offsets = [level * (1 - 255 * gain) + self.brightness * spread[0] for gain in gains]
+        gain, rest, more = changes.repeat(1, levels.shape[-2])
         rows = levels.flatten(-2)
-        about = list(zip(gains, offsets, self.mean, self.std, strict=True))
-        rows.mul_(_side_by_side([gain / std for gain, _, _, std in about], rows))
-        rows.add_(_side_by_side([(offset - mean) / std for _, offset, mean, std in about], rows))
-        if spread:
-            lowest = _side_by_side([-mean / std for *_, mean, std in about], rows)
-            rows.clamp_(lowest, _side_by_side([(1 - mean) / std for *_, mean, std in about], rows))
+        rows.mul_(gain / self.std).add_((rest * level + more - self.mean) / self.std)
+        rows.clamp_(-self.mean / self.std, (255 - self.mean) / self.std)
 
 
 def span_of(before: int, after: int, *, scale: float, chance: float) -> Span:
@@ -170,8 +197,9 @@ def span_of(before: int, after: int, *, scale: float, chance: float) -> Span:
 
 def seen(
     source: "torch.Tensor", rows: Span, columns: Span, *, flip: bool, into: "torch.Tensor", fewer: float = 1.0
-) -> None:
-    """Writes what the spans show of [H, W, 3] (bilinear) or [H, W] (nearest) into their part of the result.
+) -> "torch.Tensor":
+    """Writes what the spans show of [H, W, 3] (bilinear) or [H, W] (nearest) into their part of the result, which is
+    returned.
 
     `fewer`: a blur, through so many times fewer pixels a side. `flip`: the result's left is its right.
     """
@@ -191,11 +219,8 @@ def seen(
     for size in sizes:
         if whole.shape[2:] != torch.Size(size):
             whole = interpolate(whole, size=size, mode="bilinear" if source.ndim == 3 else "nearest-exact")
-    part = into[rows.target :, (into.shape[1] - columns.target - columns.target_length if flip else columns.target) :]
+    left = into.shape[1] - columns.target - columns.target_length if flip else columns.target
+    part = into[rows.target :, left:][: rows.target_length, : columns.target_length]
     found = whole[0].permute(1, 2, 0) if source.ndim == 3 else whole[0, 0]
-    part[: rows.target_length, : columns.target_length] = found.flip(1) if flip else found
-
-
-def _side_by_side(channels: list[float], rows: "torch.Tensor") -> "torch.Tensor":
-    """[W * 3]: a number a channel, again and again along a row."""
-    return rows.new_tensor(channels).repeat(rows.shape[-1] // 3)
+    part[:] = found.flip(1) if flip else found
+    return part

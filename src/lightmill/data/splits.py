@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from lightmill.data.index import Index
 from lightmill.data.problems import Problem
+from lightmill.data.split_leaks import shared_files
 from lightmill.engine.wording import count_of
 from lightmill.errors import UsageError
 from lightmill.sources import files
@@ -22,6 +23,7 @@ from lightmill.sources import files
 Indices: TypeAlias = NDArray[np.int64]
 
 FOLDER = "folder"
+_SHOWN = 3
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -90,6 +92,7 @@ def split_rows(index: Index, *, group: str = "", val_share: float = 0.2, seed: i
             remarks.append("validation is drawn picture by picture: where some are of one scene, give --group")
         drawn = _drawn(groups, train, index, val_share, seed)
         train, val = train[~drawn], train[drawn]
+    remarks += _leaks_said(index, train, val)
     return Splits(train=train, val=val, test=sides["test"], remarks=tuple(remarks))
 
 
@@ -104,6 +107,17 @@ def _left_out(index: Index, names: NDArray[np.object_]) -> Sequence[str]:
     if nowhere and (names != "").any():
         said.append(f"{count_of(nowhere, 'picture')} in no split left out")
     return said
+
+
+def _leaks_said(index: Index, train: Indices, val: Indices) -> Sequence[str]:
+    """Of what is quickly found: files that are on both sides."""
+    leaks = shared_files(index.pictures, index.arrow["size"].to_numpy(), train=train.tolist(), val=val.tolist())
+    if not leaks:
+        return []
+    name = index.pictures.name
+    some = "; ".join(f"{name(leak.other)} | {name(leak.row)}" for leak in leaks[:_SHOWN])
+    told = f"leak: {count_of(len(leaks), 'held-out picture')} trained on as well, byte for byte, as {some}"
+    return [f"{told}; lightmill check names all, and those that are nearly the same"]
 
 
 def _why_nothing(index: Index, names: NDArray[np.object_]) -> str:

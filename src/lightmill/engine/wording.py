@@ -1,5 +1,7 @@
 """Figures in words, the same on a terminal and in a report. Thousands are grouped with commas, units follow a space."""
 
+from collections.abc import Sequence
+
 from lightmill.engine.naming import printable
 
 
@@ -8,6 +10,28 @@ def count_of(number: int, singular: str, plural: str | None = None) -> str:
     ('1 item', '1,200 items', '2 classes')
     """
     return f"{number:,} {singular if number == 1 else plural or singular + 's'}"
+
+
+def times(number: int) -> str:
+    """>>> times(1), times(2), times(1200)
+    ('once', 'twice', '1,200 times')
+    """
+    return {1: "once", 2: "twice"}.get(number, f"{number:,} times")
+
+
+def told_once(sentences: Sequence[str], *, joint: str = "; ") -> tuple[list[str], str]:
+    """What all of several sentences end with, behind the last `joint`, is taken off them: (their rest, that end).
+
+    >>> told_once(["a is broken; get it again", "b is broken; get it again"])
+    (['a is broken', 'b is broken'], 'get it again')
+    >>> told_once(["a is broken; get it again", "b is empty"])
+    (['a is broken; get it again', 'b is empty'], '')
+    """
+    parts = [sentence.rpartition(joint) for sentence in sentences]
+    ends = {end if rest else "" for rest, _, end in parts}
+    if len(sentences) < 2 or len(ends) > 1 or ends == {""}:
+        return [*sentences], ""
+    return [rest for rest, _, _ in parts], ends.pop()
 
 
 def duration(seconds: float) -> str:

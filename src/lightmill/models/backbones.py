@@ -126,7 +126,9 @@ def feature_map(backbone: "torch.nn.Module", pixels: "torch.Tensor") -> "torch.T
     patch = getattr(config, "patch_size", None) or 32  # a ConvNeXt halves five times
     high, wide = pixels.shape[-2] // patch, pixels.shape[-1] // patch
     tokens = hidden[:, 1 + getattr(config, "num_register_tokens", 0) :]  # the first tokens stand for no place
-    return tokens.transpose(1, 2).reshape(len(tokens), -1, high, wide)
+    # not `reshape`: of that, a tracer for ONNX writes down the features of the one picture that it sees
+    found: torch.Tensor = tokens.transpose(1, 2).unflatten(2, (high, wide))  # type: ignore[no-untyped-call]  # torch's
+    return found
 
 
 def without_pooler(model: Any) -> Any:

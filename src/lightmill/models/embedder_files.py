@@ -1,13 +1,13 @@
 """An embedder on the disk: a folder with `config.json` (below) and `model.safetensors` (models/network_folder.py)."""
 
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
 from lightmill import __version__
-from lightmill.errors import ModelError
-from lightmill.models.network_folder import CONFIG, load_weights_into, read_settings, save_folder, save_settings
+from lightmill.models.network_folder import load_network_of, read_settings, save_folder, save_settings
 
 if TYPE_CHECKING:
     from lightmill.models.embedder_network import EmbedderNetwork
@@ -15,7 +15,8 @@ if TYPE_CHECKING:
 MODEL_TYPE = "lightmill-embedder"
 _WHAT = "embedder"
 
-Side = Annotated[int, Field(ge=8, le=4096)]
+SIDES = 8, 4096  # px, of crops: the least and the most
+Side = Annotated[int, Field(ge=SIDES[0], le=SIDES[1])]
 Spread = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 Level = Annotated[float, Field(allow_inf_nan=False)]
 
@@ -67,16 +68,7 @@ def load_network(folder: Path, config: EmbedderConfig | None = None) -> "Embedde
 
     Raises ModelError, naming the file, where the settings make no network or the weights do not fill it.
     """
-    import torch
-
-    config = config or read_config(folder)
-    try:
-        with torch.random.fork_rng(devices=[]):
-            network = make_network(config)
-    except ModelError as error:
-        raise ModelError(f"{folder / CONFIG}: {error}") from None
-    load_weights_into(network, folder, what=_WHAT)
-    return network.eval()
+    return load_network_of(folder, partial(make_network, config or read_config(folder)), what=_WHAT)
 
 
 def make_network(config: EmbedderConfig) -> "EmbedderNetwork":

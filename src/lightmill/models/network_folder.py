@@ -4,10 +4,13 @@ What is read from config.json is checked before anything is made of it, and the 
 are read, so a damaged or hostile folder ends in a ModelError that names the file.
 """
 
+import errno
 import json
 import os
 import shutil
-from collections.abc import Mapping
+import time
+from collections.abc import Callable, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
@@ -20,9 +23,13 @@ if TYPE_CHECKING:
     import torch
 
 CONFIG, WEIGHTS = "config.json", "model.safetensors"
+_MOMENT_S = 0.02  # some hundred times what lies between two renames
+_ATTEMPTS = 5
 _MOST_BYTES = 16 << 20  # of a config.json: one with 100,000 names takes 3
 
 Settings = TypeVar("Settings", bound=BaseModel)
+Found = TypeVar("Found")
+Network = TypeVar("Network", bound="torch.nn.Module")
 
 
 def save_folder(folder: Path, network: "torch.nn.Module", settings: BaseModel) -> None:
@@ -47,12 +54,9 @@ def save_settings(folder: Path, settings: BaseModel) -> None:
 
 def read_settings(folder: Path, kind: type[Settings], *, what: str, made_by: str) -> Settings:
     """What config.json says. Raises ModelError, naming it, where it is not that of a `what`, which `made_by` makes."""
-    restore_folder(folder)
     path = folder / CONFIG
     try:
-        if path.stat().st_size > _MOST_BYTES:
-            raise ModelError(f"{path} has more than {_MOST_BYTES >> 20} MiB and is no {what}'s")
-        return kind.model_validate_json(path.read_bytes())
+        return kind.model_validate_json(_patiently(folder, lambda: _content(path, what=what)))
     except OSError as error:
         raise ModelError(f"{folder} holds no {what}: {path} cannot be read ({error.strerror})") from None
     except ValidationError as error:
@@ -64,24 +68,28 @@ def read_settings(folder: Path, kind: type[Settings], *, what: str, made_by: str
         ) from None
 
 
-def load_weights_into(network: "torch.nn.Module", folder: Path, *, what: str) -> None:
-    """Fills a network with a folder's weights. Raises ModelError, naming the file, where they are not just its own."""
-    from safetensors import SafetensorError
-    from safetensors.torch import load_file
+def load_network_of(folder: Path, make: Callable[[], Network], *, what: str) -> Network:
+    """The network that `make` makes of a folder's settings, with its weights, on the CPU, in eval mode.
 
-    path = folder / WEIGHTS
+    Raises ModelError, naming the file, where the settings make no network or the weights do not fill it.
+    """
+    import torch
+
     try:
-        _check_shapes(path, network)
-        network.load_state_dict(load_file(path))
-    except (OSError, SafetensorError) as error:
-        raise ModelError(f"{path} cannot be read ({error}); get the {what} once more") from None
+        with torch.random.fork_rng(devices=[]):
+            network = make()
+    except ModelError as error:
+        raise ModelError(f"{folder / CONFIG}: {error}") from None
+    _load_weights(network, folder, what=what)
+    return network.eval()
 
 
 def restore_folder(folder: Path) -> None:
     """Puts back what a process was replacing when it was killed between two renames."""
     aside = _aside(folder)
     if aside.is_dir() and not folder.exists():
-        aside.rename(folder)
+        with suppress(OSError):  # another process has just put one there
+            aside.rename(folder)
 
 
 def as_json(settings: BaseModel) -> bytes:
@@ -110,15 +118,56 @@ def _replace_folder(growing: Path, folder: Path) -> None:
     """
     aside = _aside(folder)
     restore_folder(folder)
-    shutil.rmtree(aside, ignore_errors=True)
-    if folder.exists():
-        folder.rename(aside)
-    growing.rename(folder)
+    for further in reversed(range(_ATTEMPTS)):
+        shutil.rmtree(aside, ignore_errors=True)
+        if folder.exists():
+            folder.rename(aside)
+        try:
+            growing.rename(folder)
+            break
+        except OSError as error:  # who reads may have put the old one back in between
+            if error.errno not in (errno.ENOTEMPTY, errno.EEXIST) or not further:
+                raise
     shutil.rmtree(aside, ignore_errors=True)
 
 
 def _aside(folder: Path) -> Path:
     return folder.parent / f".{folder.name}.before"
+
+
+def _patiently(folder: Path, read: Callable[[], Found]) -> Found:
+    """What `read` reads in a folder. While another process replaces it, it is away for as long as one rename takes."""
+    for _ in range(_ATTEMPTS):
+        with suppress(OSError, RuntimeError):
+            return read()
+        if not (folder.exists() or _aside(folder).exists()):
+            break
+        time.sleep(_MOMENT_S)
+        restore_folder(folder)
+    return read()
+
+
+def _content(path: Path, *, what: str) -> bytes:
+    if path.stat().st_size > _MOST_BYTES:
+        raise ModelError(f"{path} has more than {_MOST_BYTES >> 20} MiB and is no {what}'s")
+    return path.read_bytes()
+
+
+def _load_weights(network: "torch.nn.Module", folder: Path, *, what: str) -> None:
+    """Fills a network with a folder's weights. Raises ModelError, naming the file, where they are not just its own."""
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    path = folder / WEIGHTS
+
+    def load() -> None:
+        _check_shapes(path, network)
+        network.load_state_dict(load_file(path))
+
+    try:
+        _patiently(folder, load)
+    except (OSError, SafetensorError, RuntimeError) as error:  # the last for a file that goes while it is opened
+        raise ModelError(f"{path} cannot be read ({error}); get the {what} once more") from None
 
 
 def _check_shapes(path: Path, network: "torch.nn.Module") -> None:

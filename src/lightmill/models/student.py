@@ -3,14 +3,14 @@
 A folder with `config.json` (below) and `model.safetensors` (models/network_folder.py).
 """
 
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from lightmill import __version__
-from lightmill.errors import ModelError
-from lightmill.models.network_folder import CONFIG, load_weights_into, read_settings, save_folder
+from lightmill.models.network_folder import load_network_of, read_settings, save_folder
 
 if TYPE_CHECKING:
     from lightmill.models.student_network import StudentNetwork
@@ -18,7 +18,8 @@ if TYPE_CHECKING:
 MODEL_TYPE = "lightmill-student"
 _WHAT, _MADE_BY = "student", "lightmill train segment"
 
-Side = Annotated[int, Field(ge=8, le=8192)]
+SIDES = 8, 8192  # px, of pictures: the least and the most
+Side = Annotated[int, Field(ge=SIDES[0], le=SIDES[1])]
 Level = Annotated[float, Field(allow_inf_nan=False)]
 Spread = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 Name = Annotated[str, Field(min_length=1, max_length=200)]
@@ -82,16 +83,7 @@ def load_student(folder: Path, config: StudentConfig | None = None) -> "StudentN
 
     Raises ModelError, naming the file, where the settings make no network or the weights do not fill it.
     """
-    import torch
-
-    config = config or read_student(folder)
-    try:
-        with torch.random.fork_rng(devices=[]):
-            network = make_student(config)
-    except ModelError as error:
-        raise ModelError(f"{folder / CONFIG}: {error}") from None
-    load_weights_into(network, folder, what=_WHAT)
-    return network.eval()
+    return load_network_of(folder, partial(make_student, config or read_student(folder)), what=_WHAT)
 
 
 def make_student(config: StudentConfig, *, dropout: float = 0.0) -> "StudentNetwork":

@@ -31,7 +31,7 @@ def export_onnx(folder: Path, target: Path) -> float:
     free. Output `logits`: float32 [batch, C, height, width]; C = 1 wants a sigmoid, C > 1 a softmax. The file's
     metadata has `names`, `mean`, `std`, `size_hw`, `ignore`, `threshold`, `background` as JSON, and `lightmill`.
 
-    Backbones of transformers that see patches (ViT, DINO) do not come out as such a file yet; those with stages do.
+    All backbones come out as such a file but DINOv2 with registers: ONNX has no operator for how it resizes positions.
 
     What is compared is the served network, by ONNX Runtime, at two sizes of picture. Raises MissingExtra without onnx
     or onnxruntime, ModelError for a folder that holds no student and for a network that comes out different, and

@@ -52,8 +52,15 @@ def _class_map(values: Array, *, least: float) -> Array:
     if values.ndim != 4:
         raise ValueError(f"one number a class and pixel is wanted, [B, C, H, W], not {list(values.shape)}")
     module = namespace(values)
-    found: Array = values[:, 0] >= least if values.shape[1] == 1 else values.argmax(1)
+    found: Array = values[:, 0] >= least if values.shape[1] == 1 else _highest(values)
     return module.asarray(found, dtype=module.uint8)  # type: ignore[no-any-return]  # the module of its kind
+
+
+def _highest(values: Array) -> Array:
+    """The first class of the highest value, [B, H, W]."""
+    # of torch, `max` takes a fifth of the time of `argmax` on a CPU; ties go the same way
+    found: Array = values.argmax(1) if isinstance(values, np.ndarray) else values.max(1).indices
+    return found
 
 
 # --- pixels ----------------------------------------------------------------------------------------------------------

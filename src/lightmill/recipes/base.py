@@ -8,7 +8,16 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Protocol, Self, get_args, get_origin
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer, ValidationError, field_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    PlainSerializer,
+    ValidationError,
+    field_validator,
+)
 
 from lightmill import __version__
 from lightmill.engine.items import Json
@@ -32,6 +41,19 @@ def _parsed(parse: Callable[[str], Any]) -> BeforeValidator:
 SizeOption = Annotated[Size, _parsed(Size.parse), PlainSerializer(str)]
 BudgetOption = Annotated[Budget, _parsed(Budget.parse), PlainSerializer(str)]
 BytesOption = Annotated[int, _parsed(parse_bytes), Field(gt=0)]
+
+
+def sides(bounds: tuple[int, int]) -> AfterValidator:
+    """Of a size: the least and the most that its width and its height may be, px."""
+    least, most = bounds
+
+    def checked(size: Size) -> Size:
+        if not (least <= min(size.width, size.height) and max(size.width, size.height) <= most):
+            raise ValueError(f"width and height are from {least} to {most} px here")
+        return size
+
+    return AfterValidator(checked)
+
 
 # which frames of a video are taken; `check_times` says how they go together
 FrameRate = Annotated[

@@ -1,36 +1,29 @@
 """A data set looked at before anything is trained on it: every picture and mask decoded, and splits held apart."""
 
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from functools import partial
-from hashlib import blake2b
 from pathlib import Path
 from typing import ClassVar
 
 import cv2
-from pydantic import Field, field_validator
+from pydantic import Field
 
-from lightmill.data.index import Index, open_index
+from lightmill.data.index import Index
 from lightmill.data.labels import MOST_CLASSES, Labels, open_labels
 from lightmill.data.splits import groups_of, is_pattern
-from lightmill.engine.items import Item, Settled
 from lightmill.engine.journal import Journal, Row
-from lightmill.engine.lock import RunLock
 from lightmill.engine.naming import Naming
 from lightmill.engine.outputs import Outputs
 from lightmill.engine.pipeline import Pipeline
-from lightmill.engine.run import STATE_FOLDER, Job, RunOptions, RunResult, run
-from lightmill.errors import InputError, UsageError
-from lightmill.recipes.base import Recipe, listed
+from lightmill.engine.run import Job, RunOptions, RunResult, run
+from lightmill.recipes.base import Recipe
 from lightmill.recipes.check_report import Checked, Summary, write_all
-from lightmill.recipes.checking import LOOKED_AT, Checker, PairRef
-from lightmill.recipes.training import whole_numbers
-from lightmill.sources import files
-
-INDEX = "index.arrow"
+from lightmill.recipes.checking import Checker
+from lightmill.recipes.labelled import MaskOptions, PairSource, renewed_index_of
 
 
-class Check(Recipe):
+class Check(MaskOptions, Recipe):
     """Look at every picture and mask of a data set, and say what is broken, missing, mismatched or leaking.
 
     DATA is a folder with images/ and masks/ (or train/images, train/masks, ...), with YOLO's labels/ or COCO JSON, or a
@@ -38,27 +31,11 @@ class Check(Recipe):
     """
 
     name: ClassVar[str] = "check"
-    input_name: ClassVar[str] = "data"
-    input_help: ClassVar[str] = (
-        "A folder with images/ and masks/, or train/images, train/masks, ...; or a table with image_path, mask_path."
-    )
 
-    classes: tuple[str, ...] = Field(
-        (), description="Names of the classes in the order of their values, with commas: sky,building,road."
-    )
-    ignore: tuple[int, ...] = Field((), description="Values that stand for nothing, besides 255, with commas.")
-    binary: bool = Field(
-        False, description="Masks are levels: 128 and more is class 1 (default: where all are 0 and 255)."
-    )
-    boxes_as_masks: bool = Field(False, description="Take boxes of YOLO and COCO that have no outline as filled ones.")
     group: str | None = Field(
         None,
         description="What splits must not share: folder, a pattern on the path as in (seq\\d+)_, or a table's column.",
     )
-
-    _texts = listed("classes")
-
-    _numbers = field_validator("ignore", mode="before")(whole_numbers)
 
     # --- the run -----------------------------------------------------------------------------------------------------
 
@@ -68,17 +45,18 @@ class Check(Recipe):
         summary = Summary()
         job, source = self._job(Path(input), out, summary)
         if not (self.fresh or retry):
-            _reopen_changed(out, source)
+            source.reopen_changed(out)
         result = run(job, self.run_options(), retry=retry)
         return replace(result, remarks=(*result.remarks, *summary.lines))
 
     def job(self, input: Path, out: Path) -> Job:
         return self._job(input, out, Summary())[0]
 
-    def _job(self, input: Path, out: Path, summary: Summary) -> "tuple[Job, PairSource]":
-        index = self._index(input, out)
+    def _job(self, input: Path, out: Path, summary: Summary) -> tuple[Job, PairSource]:
+        index = renewed_index_of(input, out, group=self.group or "", threads=self.threads)
         labels = self._labels(index)
-        source = PairSource(index, labels, group=self.group or "")
+        source = PairSource(index, labels, range(len(index)))
+        groups = groups_of(index, self.group if self.group and is_pattern(self.group) else "")
         job = Job(
             recipe=self.name,
             version=self.version(),
@@ -87,7 +65,7 @@ class Check(Recipe):
             source=source,
             out=out,
             make_pipeline=partial(self.pipeline, labels),
-            export=partial(self._export, source, summary),
+            export=partial(self._export, source, groups, summary),
         )
         return job, source
 
@@ -100,18 +78,6 @@ class Check(Recipe):
         """Nothing is written by an item's name, so names that only differ in case may stand."""
         return replace(super().run_options(), naming=Naming.INDEX)
 
-    def _index(self, input: Path, out: Path) -> Index:
-        """As the disk is now: what is only checked in the background otherwise is checked first."""
-        if out.exists() and input.exists() and out.resolve() == input.resolve():
-            raise InputError(f"DATA and OUT are the same folder, {files.shown(out)}; give OUT a folder of its own")
-        if self.group and not is_pattern(self.group) and input.is_dir():
-            raise UsageError(
-                f"--group {self.group}: a folder has no columns; write folder, or a pattern with brackets on the path"
-            )
-        column = self.group if self.group and not is_pattern(self.group) else "group"
-        index = open_index(input, cache=out / STATE_FOLDER / INDEX, threads=self.threads or 2, group_column=column)
-        return index.renewed() if index.origin == "loaded" else index
-
     def _labels(self, index: Index) -> Labels:
         """As training reads them; where no mask can be read, there are no classes, and every row says what is wrong."""
         classes = self.classes or (None if len(index.usable) else [str(number) for number in range(MOST_CLASSES)])
@@ -119,66 +85,14 @@ class Check(Recipe):
             index, classes=classes, ignore=self.ignore, binary=self.binary or None, boxes=self.boxes_as_masks
         )
 
-    def _export(self, source: "PairSource", summary: Summary, outputs: Outputs, journal: Journal) -> list[str]:
+    def _export(
+        self, source: PairSource, groups: Sequence[str], summary: Summary, outputs: Outputs, journal: Journal
+    ) -> list[str]:
         rows = {row.key: row for row in journal.rows()}
+        splits = source.index.arrow["split"].to_pylist()
         checked = [
-            Checked(item.ref, split, group, rows.get(item.key))
-            for item, split, group in zip(source.items(), source.splits, source.groups, strict=True)
+            Checked(ref, split, group, rows.get(key))
+            for (key, ref), split, group in zip(source.by_key.items(), splits, groups, strict=True)
         ]
         names = source.labels.names if self.classes or len(source.index.usable) else ()
         return write_all(outputs, journal, checked, summary, names=names)
-
-
-@dataclass
-class PairSource:
-    """The rows of an index as items; the key is the path of the picture."""
-
-    index: Index
-    labels: Labels
-    group: str = ""
-    streams: ClassVar[bool] = False
-    splits: list[str] = field(init=False)
-    groups: list[str] = field(init=False)
-
-    def __post_init__(self) -> None:
-        self.splits = self.index.arrow["split"].to_pylist()
-        self.groups = groups_of(self.index, self.group if is_pattern(self.group) else "")
-
-    @property
-    def described(self) -> str:
-        """For people."""
-        return f"data set {files.shown(self.index.root)}"
-
-    @property
-    def warnings(self) -> list[str]:
-        """What the layout left out."""
-        return list(self.index.remarks)
-
-    def items(self, after: Settled | None = None) -> Iterator[Item]:  # noqa: ARG002 (does not stream)
-        """An item for each row."""
-        taken: set[str] = set()
-        rules = self.labels.rules
-        columns = (self.index.arrow[name].to_pylist() for name in ("image", "mask", "problem"))
-        for row, (image, mask, problem) in enumerate(zip(*columns, strict=True)):
-            known = (rules, self.labels.key(row), self.index.pictures.stamp(row), problem)
-            identity = blake2b(repr(known).encode(), digest_size=8).hexdigest()
-            key = files.unused(image or f"row {row + 1} (no image_path)", taken)
-            yield Item(key, PairRef(str(self.index.root), row, image, mask, problem, identity))
-
-    def estimated_count(self) -> int:
-        """How many rows there are."""
-        return len(self.index)
-
-
-def _reopen_changed(out: Path, source: PairSource) -> None:
-    """Take up again what was checked as another file, or with another mask; to be called before a run.
-
-    What DATA no longer has is taken up, too: whatever has not ended and is not there any more, a run forgets.
-    """
-    if not Journal.is_in(out):
-        return
-    now = {item.key: item.ref.identity for item in source.items()}
-    with RunLock(out / STATE_FOLDER), Journal.open(out) as journal:
-        changed = [row.key for row in journal.rows() if now.get(row.key) != row.meta.get(LOOKED_AT)]
-        if changed:
-            journal.reopen(changed)

@@ -10,27 +10,27 @@ from typing import Any, ClassVar, Literal
 import cv2
 from pydantic import Field, field_validator
 
-from lightmill.data.index import Index, open_index
+from lightmill.data.index import Index
 from lightmill.data.labels import BACKGROUND, Labels, open_labels
 from lightmill.data.splits import is_pattern
 from lightmill.engine.items import MADE, Json
 from lightmill.engine.journal import Journal, Row
 from lightmill.engine.outputs import Outputs
 from lightmill.engine.pipeline import Pipeline
-from lightmill.engine.run import STATE_FOLDER, Job, RunResult, run
+from lightmill.engine.run import Job, RunResult, run
 from lightmill.engine.wording import count_of
-from lightmill.errors import InputError, UsageError
+from lightmill.errors import UsageError
 from lightmill.models.segmenters import folder_of
 from lightmill.models.student import StudentConfig
 from lightmill.models.student_segmenter import StudentSegmenter
 from lightmill.recipes.base import Recipe
 from lightmill.recipes.evaluate_report import Shown, sections
-from lightmill.recipes.evaluating import ACCURACY, IOU, Judge, PairSource, Totals, rows_of_split
+from lightmill.recipes.evaluating import ACCURACY, IOU, Judge, Totals, rows_of_split
+from lightmill.recipes.labelled import PairSource, renewed_index_of
 from lightmill.recipes.masking import FLIPS_HELP, TILE_HELP, TileOption, is_local_model, located, ready
 from lightmill.recipes.training import whole_numbers
-from lightmill.sources import files
 
-INDEX, SCORES = "index.arrow", "scores.json"
+SCORES = "scores.json"
 
 
 class EvaluateSegment(Recipe):
@@ -82,7 +82,7 @@ class EvaluateSegment(Recipe):
     def _job(self, input: Path, out: Path, said: list[str]) -> tuple[Job, PairSource]:
         segmenter = self._segmenter()
         device = ready(segmenter, self.device)
-        index = self._index(input, out)
+        index = renewed_index_of(input, out, group=self.group or "", threads=self.threads)
         labels = self._labels(index, segmenter)
         rows, remarks = rows_of_split(index, self.split, group=self._rule, val_share=self.val_share, seed=self.seed)
         source = PairSource(index, labels, rows, remarks)
@@ -120,18 +120,6 @@ class EvaluateSegment(Recipe):
     @property
     def _rule(self) -> str:
         return self.group if self.group and is_pattern(self.group) else ""
-
-    def _index(self, input: Path, out: Path) -> Index:
-        """As the disk is now."""
-        if out.exists() and input.exists() and out.resolve() == input.resolve():
-            raise InputError(f"DATA and OUT are the same folder, {files.shown(out)}; give OUT a folder of its own")
-        if self.group and not self._rule and input.is_dir():
-            raise UsageError(
-                f"--group {self.group}: a folder has no columns; write folder, or a pattern with brackets on the path"
-            )
-        column = self.group if self.group and not self._rule else "group"
-        index = open_index(input, cache=out / STATE_FOLDER / INDEX, threads=self.threads or 2, group_column=column)
-        return index.renewed() if index.origin == "loaded" else index
 
     def _labels(self, index: Index, segmenter: StudentSegmenter) -> Labels:
         """The masks of DATA, read as the checkpoint's classes. Raises UsageError where they cannot be."""

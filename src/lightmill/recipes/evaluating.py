@@ -1,10 +1,8 @@
 """What `evaluate segment` does with a picture and its mask, and how counts of all of them become scores."""
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
-from hashlib import blake2b
-from pathlib import Path
-from typing import Any, ClassVar, TypeAlias
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,23 +14,20 @@ from lightmill.data.labels import Labels
 from lightmill.data.segment_samples import resized_map
 from lightmill.data.split_lists import official
 from lightmill.data.splits import split_rows
-from lightmill.engine.items import Item, Json, Notes, Settled
-from lightmill.engine.journal import Journal, Row
-from lightmill.engine.lock import RunLock
+from lightmill.engine.items import Json, Notes
+from lightmill.engine.journal import Row
 from lightmill.engine.pipeline import Pipeline
-from lightmill.engine.run import STATE_FOLDER
 from lightmill.engine.stages import Batch, Each, Save, To
 from lightmill.engine.wording import count_of
 from lightmill.errors import DamagedImage, UsageError
 from lightmill.models.kinds import Image
 from lightmill.models.student_segmenter import Predicted, StudentSegmenter
 from lightmill.ops.segment_metrics import boundary_counts, boundary_f1, confusion, mean, scores
-from lightmill.recipes.checking import LOOKED_AT, Checker, PairRef, begin, held_bytes
+from lightmill.recipes.checking import Checker, begin, held_bytes
 from lightmill.recipes.masking import BATCH, OnDevice
 from lightmill.recipes.pictures import PREVIEW_PX, read_picture
 from lightmill.recipes.previews import preview
 from lightmill.recipes.segment_pictures import painted
-from lightmill.sources import files
 
 ClassMap: TypeAlias = NDArray[np.uint8]
 Counts: TypeAlias = NDArray[np.int64]
@@ -45,60 +40,6 @@ IOU, ACCURACY = "mean_iou", "accuracy"
 
 
 # --- which pictures --------------------------------------------------------------------------------------------------
-
-
-@dataclass
-class PairSource:
-    """Some rows of an index as items; the key is the path of the picture."""
-
-    index: Index
-    labels: Labels
-    rows: Sequence[int]
-    remarks: Sequence[str] = ()
-    streams: ClassVar[bool] = False
-    by_key: dict[str, PairRef] = field(init=False)
-
-    def __post_init__(self) -> None:
-        taken: set[str] = set()
-        images, masks, problems = (self.index.arrow[name].to_pylist() for name in ("image", "mask", "problem"))
-        self.by_key = {}
-        for row in self.rows:
-            known = (self.labels.rules, self.labels.key(row), self.index.pictures.stamp(row), problems[row])
-            identity = blake2b(repr(known).encode(), digest_size=8).hexdigest()
-            key = files.unused(images[row] or f"row {row + 1} (no image_path)", taken)
-            root = str(self.index.root)
-            self.by_key[key] = PairRef(root, row, images[row], masks[row], problems[row], identity)
-
-    @property
-    def described(self) -> str:
-        """For people."""
-        return f"data set {files.shown(self.index.root)}"
-
-    @property
-    def warnings(self) -> list[str]:
-        """What the layout left out, and how pictures were chosen."""
-        return [*self.index.remarks, *self.remarks]
-
-    def items(self, after: Settled | None = None) -> Iterator[Item]:  # noqa: ARG002 (does not stream)
-        """An item for each row."""
-        return (Item(key, ref) for key, ref in self.by_key.items())
-
-    def estimated_count(self) -> int:
-        """How many there are."""
-        return len(self.rows)
-
-    def reopen_changed(self, out: Path) -> None:
-        """Take up again what was judged as another file, or with another mask; to be called before a run.
-
-        What is no longer asked for is taken up, too: whatever has not ended and is not there any more, a run forgets.
-        """
-        if not Journal.is_in(out):
-            return
-        with RunLock(out / STATE_FOLDER), Journal.open(out) as journal:
-            now = {key: ref.identity for key, ref in self.by_key.items()}
-            changed = [row.key for row in journal.rows() if now.get(row.key) != row.meta.get(LOOKED_AT)]
-            if changed:
-                journal.reopen(changed)
 
 
 def rows_of_split(
