@@ -13,7 +13,8 @@ import torch
 from lightmill.cli import run_command_line
 from lightmill.errors import ChangedConfig, InputError, TooManyFailures, UsageError
 from lightmill.models.student import load_student, read_student
-from lightmill.recipes.train_segment import TrainSegment, class_weights
+from lightmill.recipes.by_data import class_weights
+from lightmill.recipes.train_segment import TrainSegment
 
 torch.set_num_threads(1)
 
@@ -119,11 +120,11 @@ def test_a_kill_and_the_same_command_end_as_one_run(
 
 
 def test_other_options_are_refused(data: Path, done: Path) -> None:
-    with pytest.raises(ChangedConfig, match=r"rate = 0\.002, not 0\.01"):
+    with pytest.raises(ChangedConfig, match=r"--rate 0\.002, not 0\.01"):
         trained(data, done, epochs=6, rate=0.01)
-    with pytest.raises(ChangedConfig, match=r"batch = 4, not 3"):
+    with pytest.raises(ChangedConfig, match=r"--batch 4, not 3"):
         trained(data, done, epochs=6, batch=3)
-    with pytest.raises(ChangedConfig, match="names = "):
+    with pytest.raises(ChangedConfig, match="--classes "):
         trained(data, done, epochs=6, classes="ground,box,car")
     with pytest.raises(InputError, match="DATA and OUT are the same folder"):
         trained(data, data)

@@ -138,7 +138,7 @@ def test_other_options_or_data_are_refused_and_fresh_starts_anew(tmp_path: Path)
     people = People()
     with pytest.raises(Killed):
         fit(OPTIONS, people.batches(), tmp_path, on_epoch=killed_after(1))
-    with pytest.raises(ChangedConfig, match=r"rate = 0\.003, not 0\.01"):
+    with pytest.raises(ChangedConfig, match=r"with --rate 0\.003, not 0\.01"):
         fit(options(rate=0.01), people.batches(), tmp_path)
     with pytest.raises(ChangedConfig, match="6 players, 6 batches an epoch; now 5 and 6"):
         fit(OPTIONS, People(known=5).batches(), tmp_path)

@@ -150,9 +150,9 @@ def test_a_worse_epoch_after_a_resumption_does_not_replace_the_best(tmp_path: Pa
 def test_other_classes_pictures_and_options_are_refused(tmp_path: Path) -> None:
     with pytest.raises(Killed):
         fit(OPTIONS, Fields().batches(rows="a"), tmp_path, on_epoch=killed_after(1))
-    with pytest.raises(ChangedConfig, match=r"dice = 1\.0, not 0\.5"):
+    with pytest.raises(ChangedConfig, match=r"with --dice 1\.0, not 0\.5; give the same"):
         fit(options(dice=0.5), Fields().batches(rows="a"), tmp_path)
-    with pytest.raises(ChangedConfig, match="names"):
+    with pytest.raises(ChangedConfig, match=r"with --classes [a-z,]+, not "):
         fit(options(names=("a", "b", "c")), Fields().batches(rows="a"), tmp_path)
     with pytest.raises(ChangedConfig, match="other pictures, or on another split"):
         fit(OPTIONS, Fields().batches(rows="b"), tmp_path)

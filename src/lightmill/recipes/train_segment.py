@@ -3,10 +3,7 @@
 import json
 import time
 from collections.abc import Callable, Mapping
-from concurrent.futures import ThreadPoolExecutor
-from hashlib import blake2b
 from pathlib import Path
-from statistics import median
 from typing import TYPE_CHECKING, Annotated, ClassVar, Literal, TypeAlias
 
 import cv2
@@ -14,8 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field, field_validator
 
-from lightmill.data.index import Index, open_index
-from lightmill.data.labels import BACKGROUND, Labels, MaskFiles, open_labels
+from lightmill.data.index import Index
+from lightmill.data.labels import BACKGROUND, Labels, open_labels
 from lightmill.data.segment_augment import SegmentAugment
 from lightmill.data.splits import Splits, is_pattern, refuse_problems, split_rows
 from lightmill.engine.lock import RunLock
@@ -23,14 +20,13 @@ from lightmill.engine.outputs import Outputs
 from lightmill.engine.progress import open_progress
 from lightmill.engine.run import STATE_FOLDER, RunOptions
 from lightmill.engine.wording import count_of, duration
-from lightmill.errors import InputError, ItemError, UsageError
 from lightmill.models.segmenters import open_segmenter
 from lightmill.models.student import SIDES
 from lightmill.recipes.base import BudgetOption, SizeOption, listed, repeated, run_only, sides
-from lightmill.recipes.check_classes import Classes, Counts
+from lightmill.recipes.by_data import class_shares, class_weights, fitting_size, rows_digest, student_names
 from lightmill.recipes.devices import chosen_device
 from lightmill.recipes.finding import FOUND, Findings, found_batch, found_rate
-from lightmill.recipes.labelled import MaskOptions, refuse_missing
+from lightmill.recipes.labelled import MaskOptions, index_of, refuse_missing
 from lightmill.recipes.masking import located
 from lightmill.recipes.places import Point
 from lightmill.recipes.segment_report import SegmentReport
@@ -56,10 +52,8 @@ if TYPE_CHECKING:
 
 Figures: TypeAlias = Mapping[str, float]
 
-INDEX, SAMPLES, TEACHER = "index.arrow", "samples", "teacher"
-_LOOKED_AT = 2000  # masks, spread over all of them, that weights of classes are worked out from
+SAMPLES, TEACHER = "samples", "teacher"
 _NO_END = 1_000_000  # epochs, where only the clock ends a training
-_SIDE, _STEP = 512, 8  # px: pictures are brought to about so many a side, in steps
 
 
 class TrainSegment(SegmentSettings, MaskOptions):
@@ -145,7 +139,7 @@ class TrainSegment(SegmentSettings, MaskOptions):
             data = self._data(index, labels, splits, options, out, batch=int(batch))
             asked = None if taught is None else lesson(taught, index, splits, options, from_it=self.labels == "teacher")
             teacher = None if asked is None else asked.teacher
-            shares = SharedOut(data=data, rows=_rows_digest(index, labels, splits), teacher=teacher)
+            shares = SharedOut(data=data, rows=rows_digest(index, labels, splits), teacher=teacher)
             rate = found.value("rate", self.rate, lambda: found_rate(options, shares, say))
             options = options.model_copy(update={"rate": rate, "batch": int(batch)})
             say(
@@ -175,11 +169,11 @@ class TrainSegment(SegmentSettings, MaskOptions):
     def _learnt_from(self, input: Path, out: Path, say: Callable[[str], None]) -> "tuple[Index, Labels, Taught | None]":
         """The pictures and what they show; and what a teacher says that they do. Raises KeyboardInterrupt."""
         if self.teacher is None:
-            index = self._index(input, out)
+            index = index_of(input, out, group=self.group or "", threads=self.threads)
             return index, self._labels(index), None
         folder = out / STATE_FOLDER / TEACHER
         if self.labels == "masks":
-            index = self._index(input, out)
+            index = index_of(input, out, group=self.group or "", threads=self.threads)
             labels = self._labels(index)
             paths = {index.pictures.name(row): Path(index.pictures.path(row)) for row in index.usable.tolist()}
             pictures = Pictures(paths, f"data set {files.shown(index.root)}")
@@ -187,7 +181,7 @@ class TrainSegment(SegmentSettings, MaskOptions):
         found = self.classes or self.teacher_prompt or ("foreground",)
         names = found if len(found) == 1 or BACKGROUND in found else (BACKGROUND, *found)
         taught = self._taught(pictures_of(input, out, threads=self.threads), names, folder, say)
-        index = self._index(taught.table(Outputs(folder)), out)
+        index = index_of(taught.table(Outputs(folder)), out, group=self.group or "", threads=self.threads)
         return index, open_labels(index, classes=names if len(names) > 1 else (BACKGROUND, *names)), taught
 
     def _taught(self, pictures: Pictures, names: tuple[str, ...], folder: Path, say: Callable[[str], None]) -> Taught:
@@ -217,16 +211,6 @@ class TrainSegment(SegmentSettings, MaskOptions):
             boxes=self.boxes_as_masks,
         )
 
-    def _index(self, input: Path, out: Path) -> Index:
-        if out.exists() and input.exists() and out.resolve() == input.resolve():
-            raise InputError(f"DATA and OUT are the same folder, {files.shown(out)}; give OUT a folder of its own")
-        if self.group and not self._rule and input.is_dir():
-            raise UsageError(
-                f"--group {self.group}: a folder has no columns; write folder, or a pattern with brackets on the path"
-            )
-        column = self.group if self.group and not self._rule else "group"
-        return open_index(input, cache=out / STATE_FOLDER / INDEX, threads=self.threads or 2, group_column=column)
-
     def _options(
         self, index: Index, labels: Labels, splits: Splits, say: Callable[[str], None], taught: Taught | None
     ) -> SegmentOptions:
@@ -243,7 +227,7 @@ class TrainSegment(SegmentSettings, MaskOptions):
             **given,
             names=names,
             background=(BACKGROUND,) if BACKGROUND in names else (),
-            weights=self._weights(index, labels, splits.train) if weighted else (),
+            weights=self._weights(index, labels, splits) if weighted else (),
             size_hw=self._size_hw(index, splits.train),
             augment=SegmentAugment().strength(self.augment),
             taught_by="" if taught is None else taught.version,
@@ -257,21 +241,8 @@ class TrainSegment(SegmentSettings, MaskOptions):
             return self.resolution.height, self.resolution.width
         return fitting_size(*(index.arrow[name].to_numpy()[rows] for name in ("height", "width")))
 
-    def _weights(self, index: Index, labels: Labels, rows: NDArray[np.int64]) -> tuple[float, ...]:
-        """Of the classes; masks that cannot be read are met, and named, in training."""
-        some = rows[np.linspace(0, len(rows) - 1, min(len(rows), _LOOKED_AT)).astype(np.int64)]
-        heights, widths = (index.arrow[name].to_numpy() for name in ("height", "width"))
-
-        def counts(row: int) -> Counts:
-            try:
-                found = labels.read(row, (int(heights[row]), int(widths[row]))).map
-            except ItemError:
-                return {}
-            pixels = np.bincount(found.ravel(), minlength=256)
-            return {number: int(pixels[number]) for number in np.flatnonzero(pixels).tolist()}
-
-        with ThreadPoolExecutor(self.threads or 2) as pool:
-            shares = Classes.of(pool.map(counts, some.tolist()), labels.names).shares
+    def _weights(self, index: Index, labels: Labels, splits: Splits) -> tuple[float, ...]:
+        shares = class_shares(index, labels, splits.train, threads=self.threads or 2)
         return class_weights(shares, len(labels.names), power=0.5 if self.class_weights == "root" else 1.0)
 
     def _data(
@@ -376,52 +347,6 @@ def _interrupted(out: Path) -> TrainingEnded:
 
 
 _SHOWN = {"loss", "val_mean_iou", "val_accuracy"}
-
-
-def student_names(labels: Labels) -> tuple[str, ...]:
-    """The classes of a network for these labels: of a background and one thing more, only that."""
-    names = labels.names
-    if len(names) == 2 and (names[0] == BACKGROUND or (isinstance(labels, MaskFiles) and labels.binary)):
-        return names[1:]
-    return names
-
-
-def class_weights(shares: Mapping[int, float], classes: int, *, power: float) -> tuple[float, ...]:
-    """By median frequency (Eigen and Fergus, 2015), to a power; 1 for a class that is nowhere, never beyond 0.1 to 10.
-
-    `shares`: class -> its share of the pixels of pictures that show it.
-
-    >>> class_weights({0: 0.64, 1: 0.16, 2: 0.01}, 4, power=0.5)
-    (0.5, 1.0, 4.0, 1.0)
-    """
-    middle = median(shares.values()) if shares else 1.0
-    found = ((middle / shares[number]) ** power if number in shares else 1.0 for number in range(classes))
-    return tuple(round(min(max(weight, 0.1), 10.0), 6) for weight in found)
-
-
-def fitting_size(heights: NDArray[np.int32], widths: NDArray[np.int32]) -> tuple[int, int]:
-    """(height, width) of the middle of all pictures, reduced to the area of 512 x 512 px where it is larger.
-
-    >>> fitting_size(np.array([360, 360]), np.array([480, 480])), fitting_size(np.array([3000]), np.array([4000]))
-    ((360, 480), (440, 592))
-    """
-    known = (heights > 0) & (widths > 0)
-    if not known.any():
-        return _SIDE, _SIDE
-    height, width = float(np.median(heights[known])), float(np.median(widths[known]))
-    scale = min(1.0, _SIDE / (height * width) ** 0.5)
-    high, wide = (max(_STEP, round(side * scale / _STEP) * _STEP) for side in (height, width))
-    return high, wide
-
-
-def _rows_digest(index: Index, labels: Labels, splits: Splits) -> str:
-    """Stands for which pictures there are in which split, and how their masks are read."""
-    images, masks = (index.arrow[name].to_pylist() for name in ("image", "mask"))
-    found = blake2b(labels.rules.encode(), digest_size=12)
-    for name, rows in (("train", splits.train), ("val", splits.val)):
-        for row in rows.tolist():
-            found.update(f"{name}\0{images[row]}\0{masks[row]}\0".encode())
-    return found.hexdigest()
 
 
 class _Watch:

@@ -133,7 +133,8 @@ def check_precision(options: LoopOptions, *, of: str) -> None:
         raise UsageError("float16 is for CUDA devices; give --amp bf16, auto or off")
     if options.amp == "bf16" and options.device == "cpu" and min(options.size_hw) < LEAST_BF16_PX:
         raise UsageError(
-            f"bfloat16 on a CPU needs {of} of {LEAST_BF16_PX} px and more, got {options.size_hw}; give --amp off"
+            f"bfloat16 on a CPU needs {of} of {LEAST_BF16_PX} px and more, got "
+            f"{options.size_hw[1]}x{options.size_hw[0]}; give --amp off"
         )
 
 
@@ -334,7 +335,7 @@ def _refuse_change(before: Mapping[str, Any] | None, options: LoopOptions, work:
     if changed:
         key = changed[0]
         raise ChangedConfig(
-            f"OUT holds a training with {key} = {before['options'][key]}, not {now.get(key)}; "
+            f"OUT holds a training with {options.told(key, before['options'][key], now.get(key))}; "
             "give the same options to resume it, another OUT, or --fresh"
         )
     if (tuple(before["labels"]), before["batches"]) != (work.labels, batches):

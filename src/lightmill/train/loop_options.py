@@ -1,6 +1,7 @@
 """How a training runs, whatever it trains: steps, rates, averages, when it ends."""
 
-from typing import Any, Literal
+from collections.abc import Mapping
+from typing import Any, ClassVar, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -42,6 +43,8 @@ class LoopSettings(BaseModel):
 class LoopOptions(LoopSettings):
     """All that decides how a loop runs, beside its data."""
 
+    given_as: ClassVar[Mapping[str, str]] = {}  # field -> option, where that is not its name
+
     size_hw: tuple[int, int] = Field(description="Height and width of the pictures, px.")
     accumulate: int = Field(1, ge=1, description="Batches that one step learns from.")
     max_time_s: float | None = Field(
@@ -54,3 +57,19 @@ class LoopOptions(LoopSettings):
     def bound_by(self) -> dict[str, object]:
         """What a resumed training must have the same."""
         return {key: value for key, value in self.model_dump(mode="json").items() if key not in FREE}
+
+    @classmethod
+    def told(cls, name: str, before: Any, now: Any) -> str:
+        """What a user is told of an option that is not what it was: as it is given to a command."""
+        option = cls.given_as.get(name, f"--{name.replace('_', '-')}")
+        if isinstance(before, dict):
+            return f"another {option}"
+        return f"{option} {_written(name, before)}, not {_written(name, now)}"
+
+
+def _written(name: str, value: Any) -> str:
+    if name == "size_hw":
+        return f"{value[1]}x{value[0]}"
+    if isinstance(value, list):
+        return ",".join(map(str, value))
+    return "none" if value in (None, "") else str(value)

@@ -1,6 +1,7 @@
 """How an embedder is trained: the options of `train reid` that concern the network, its losses and the loop."""
 
-from typing import Literal
+from collections.abc import Mapping
+from typing import ClassVar, Literal
 
 from pydantic import Field
 
@@ -36,6 +37,8 @@ class ReidSettings(LoopSettings):
 
 class ReidOptions(ReidSettings, LoopOptions):
     """All that decides a training, beside its data."""
+
+    given_as: ClassVar[Mapping[str, str]] = {"size_hw": "--size"}
 
     size_hw: tuple[int, int] = Field((256, 128), description="Height and width of the crops, px.")
     expand: float = Field(1.2, ge=1, description="How much larger than their boxes the crops were cut.")

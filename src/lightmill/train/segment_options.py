@@ -1,6 +1,7 @@
 """How a student is trained: the options of `train segment` that concern its network, its losses and the loop."""
 
-from typing import Literal
+from collections.abc import Mapping
+from typing import ClassVar, Literal
 
 from pydantic import Field
 
@@ -40,6 +41,12 @@ class SegmentSettings(LoopSettings):
 
 class SegmentOptions(SegmentSettings, LoopOptions):
     """All that decides a training, beside its data."""
+
+    given_as: ClassVar[Mapping[str, str]] = {
+        "size_hw": "--resolution",
+        "names": "--classes",
+        "taught_by": "--teacher",
+    }
 
     batch: int = Field(0, ge=0, description="Pictures in a batch; 0: as the loader has it.")
     names: tuple[str, ...] = Field(description="Of the classes; one name: of the foreground.")
