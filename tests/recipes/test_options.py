@@ -304,6 +304,7 @@ OTHER_TRAIN_SEGMENT: dict[str, Any] = {
     "cache": "off",
     "max_bad": "5%",
     "max_time": "10m",
+    "onnx": True,
     "readers": 0,
     "device": "cpu",
     "devices": 2,

@@ -2,11 +2,13 @@
 
 import json
 import re
+import shutil
 from pathlib import Path
 from typing import Any
 
 import cv2
 import numpy as np
+import onnxruntime
 import pytest
 import torch
 
@@ -84,6 +86,22 @@ def test_what_is_left(done: Path) -> None:
     assert config.scores == told["held_out"]
     assert config.scores.keys() > {"mean_iou", "mean_boundary_f1", "iou/bag"}
     load_student(done / "best")
+
+
+def test_a_training_that_is_done_is_exported_for_programs_without_torch(data: Path, done: Path, tmp_path: Path) -> None:
+    """Another reader, ONNX Runtime, finds what the saved network does."""
+    shutil.copytree(done, tmp_path / "run")
+    weights = (done / "best/model.safetensors").read_bytes()
+    ended = trained(data, tmp_path / "run", epochs=6, onnx=True)
+    assert "best.onnx, whose logits are within" in ended.remarks[-2]
+    assert (tmp_path / "run/best/model.safetensors").read_bytes() == weights
+    session = onnxruntime.InferenceSession(tmp_path / "run/best.onnx", providers=["CPUExecutionProvider"])
+    assert json.loads(session.get_modelmeta().custom_metadata_map["names"]) == ["ground", "box", "bag"]
+    pixels = torch.randn(1, 3, *SIZE_HW, generator=torch.Generator().manual_seed(0))
+    with torch.inference_mode():
+        wanted = load_student(done / "best")(pixels)
+    np.testing.assert_allclose(session.run(None, {"pixels": pixels.numpy()})[0], wanted.numpy(), rtol=0, atol=1e-4)
+    assert not (done / "best.onnx").exists()
 
 
 def test_the_report_shows_curves_classes_and_pictures(done: Path) -> None:

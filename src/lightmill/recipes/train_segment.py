@@ -3,6 +3,7 @@
 import json
 import time
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, ClassVar, Literal, TypeAlias
 
@@ -20,6 +21,7 @@ from lightmill.engine.outputs import Outputs
 from lightmill.engine.progress import open_progress
 from lightmill.engine.run import STATE_FOLDER, RunOptions
 from lightmill.engine.wording import count_of, duration
+from lightmill.errors import ModelError
 from lightmill.models.segmenters import open_segmenter
 from lightmill.models.student import SIDES
 from lightmill.recipes.base import BudgetOption, SizeOption, listed, repeated, run_only, sides
@@ -53,6 +55,7 @@ if TYPE_CHECKING:
 Figures: TypeAlias = Mapping[str, float]
 
 SAMPLES, TEACHER = "samples", "teacher"
+ONNX, ONNX_NEEDED = "best.onnx", ("onnx", "onnxruntime")
 _NO_END = 1_000_000  # epochs, where only the clock ends a training
 
 
@@ -108,6 +111,9 @@ class TrainSegment(SegmentSettings, MaskOptions):
     max_time: Duration | None = run_only(
         None, description="Stop after this long, as in 10m; the rate is down by then. Without --epochs, only then."
     )
+    onnx: bool = run_only(
+        False, description="Write OUT/best.onnx too, for programs without torch; of a training that is done as well."
+    )
     readers: int = run_only(2, ge=0, description="Processes that read pictures, for each device; 0: none beside it.")
     device: Literal["auto", "cpu", "cuda"] = run_only("auto", description="auto: CUDA where there is one.")
     devices: DevicesOption = devices_field("--batch pictures")
@@ -122,7 +128,7 @@ class TrainSegment(SegmentSettings, MaskOptions):
         from lightmill.train.loop import need_packages
         from lightmill.train.segment import NEEDED, SharedOut, fit
 
-        need_packages(NEEDED)
+        need_packages((*NEEDED, *(ONNX_NEEDED if self.onnx else ())))
         began, input, out = time.monotonic(), Path(input), Path(out)
         refuse_missing(input)
         with RunLock(out / STATE_FOLDER):
@@ -317,7 +323,22 @@ class TrainSegment(SegmentSettings, MaskOptions):
             judged=judged, names=options.names, history=trained.history, agreement=agreement, remarks=remarks
         )
         outputs.write("report.html", report.html(options=self, pictures=len(data.train_set)).encode())
-        return self._ended(trained, figures, agreement, out, remarks=remarks, wall_s=time.monotonic() - began)
+        exported, warnings = self._exported(trained.best, out / ONNX)
+        remarks = (*remarks, *exported)
+        ended = self._ended(trained, figures, agreement, out, remarks=remarks, wall_s=time.monotonic() - began)
+        return replace(ended, warnings=warnings)
+
+    def _exported(self, best: Path, target: Path) -> tuple[tuple[str, ...], tuple[str, ...]]:
+        """Remarks and warnings on the ONNX file. A network that does not come out as one is trained all the same."""
+        if not self.onnx:
+            return (), ()
+        from lightmill.models.student_export import export_onnx
+
+        try:
+            away = export_onnx(best, target)
+        except ModelError as error:
+            return (), (f"there is no {files.shown(target)}: {error}",)
+        return (f"onnx: {files.shown(target)}, whose logits are within {away:.0e} of torch's",), ()
 
     def _ended(
         self,
