@@ -1,5 +1,6 @@
 """The command line: what is printed where, exit codes, and the commands for runs."""
 
+import inspect
 import json
 import math
 import os
@@ -150,6 +151,16 @@ def test_help_and_version(run: Callable[..., Any]) -> None:
     code, printed, _ = run("train", "--help")
     assert code == 0
     assert all(f"│ {second[0]} " in printed for first, *second in map(str.split, RECIPES) if first == "train")
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_help_has_paragraphs_as_wide_as_the_terminal(
+    name: str, run: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "2000")
+    printed = run(*name.split(), "--help")[1].splitlines()
+    for paragraph in inspect.getdoc(recipe_class(name)).split("\n\n"):
+        assert " ".join(paragraph.split()) in [line.rstrip() for line in printed]
 
 
 @pytest.mark.parametrize("name", RECIPES)

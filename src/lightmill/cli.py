@@ -66,6 +66,11 @@ def _plain(text: str) -> str:
     return " ".join(text.split())
 
 
+def _flowing(text: str) -> str:
+    """Paragraphs without the breaks of their lines: a terminal has its own width."""
+    return "\n\n".join(map(_plain, text.split("\n\n")))
+
+
 def _app(chosen: str) -> App:
     """The commands; only the chosen one with its options, so that no other recipe is imported."""
     app = App(
@@ -117,7 +122,7 @@ def _recipe_command(name: str) -> Callable[..., int]:
     ]
     command.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
     command.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
-    command.__doc__ = recipe.__doc__
+    command.__doc__ = _flowing(inspect.getdoc(recipe) or "")
     return command
 
 
