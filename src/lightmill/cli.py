@@ -213,11 +213,24 @@ def status(out: Path, /, *, as_json: Annotated[bool, Parameter(name="--json", ne
     """
     from lightmill.engine.journal import Journal
     from lightmill.engine.summary import status_json, status_lines
+    from lightmill.train.standing import training_in
 
-    with Journal.read(out) as journal:
-        found = status_json(journal)
-    sys.stdout.write(json.dumps(found, indent=2) + "\n" if as_json else "".join(f"{s}\n" for s in status_lines(found)))
+    training = training_in(out)
+    if training is None:
+        with Journal.read(out) as journal:
+            found = status_json(journal)
+        lines = status_lines(found)
+    else:
+        found, lines = training.told, training.lines
+    sys.stdout.write(json.dumps(found, indent=2) + "\n" if as_json else "".join(f"{line}\n" for line in lines))
     return 0
+
+
+def _refuse_training(out: Path, what: str) -> None:
+    from lightmill.train.standing import training_in
+
+    if training_in(out) is not None:
+        raise UsageError(f"{out} holds a training: {what}")
 
 
 def retry(
@@ -248,6 +261,7 @@ def retry(
     from lightmill.recipes.base import Recipe
 
     wanted = _retry_rule(only)
+    _refuse_training(out, "what it could not read is read again by the command that began it")
     with Journal.read(out) as journal:
         commands = [one.command for one in journal.inputs() if one.command]
     if not commands:
@@ -291,6 +305,7 @@ def report(out: Path, /) -> int:
     from lightmill.engine.outputs import Outputs
     from lightmill.engine.summary import SHEET, report_data, write_reports
 
+    _refuse_training(out, "its report is written at its end, by the command that began it")
     with Journal.read(out) as journal:
         write_reports(Outputs(out), report_data(journal, SHEET), whole=False)
     sys.stdout.write(f"{out / 'report.html'}\n")

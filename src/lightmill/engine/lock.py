@@ -1,12 +1,15 @@
 """One run at a time in one OUT."""
 
 import os
+import time
 from contextlib import suppress
 from pathlib import Path
 from typing import IO, Self
 
 from lightmill.engine.outputs import writing
 from lightmill.errors import OutputError
+
+_ASKED_S = 0.1
 
 
 class RunLock:
@@ -24,7 +27,7 @@ class RunLock:
         except OSError as error:
             raise OutputError(f"cannot write to OUT: {error.strerror}: {error.filename}; choose another OUT") from error
         try:
-            _lock(self._file)
+            _lock_soon(self._file)
         except OSError:
             self._file.seek(0)
             holder = self._file.read().strip()
@@ -43,6 +46,27 @@ class RunLock:
     def __exit__(self, *exc: object) -> None:
         if self._file:
             self._file.close()
+
+    @staticmethod
+    def is_held(state: Path) -> bool:
+        """Whether a run is at work there; asking disturbs nobody."""
+        try:
+            with open(state / "lock", "r+", encoding="utf-8") as file:
+                _lock(file)
+        except FileNotFoundError:
+            return False
+        except OSError:
+            return True
+        return False
+
+
+def _lock_soon(file: IO[str]) -> None:
+    """Once more after a moment: somebody may only have asked whether it is held."""
+    try:
+        _lock(file)
+    except OSError:
+        time.sleep(_ASKED_S)
+        _lock(file)
 
 
 def _lock(file: IO[str]) -> None:
