@@ -349,8 +349,7 @@ def captions(
     out
         The folder of a run of `caption`.
     where
-        Which pictures: `tags:cat and not tokens>75`; tags, caption, name, key, layer, tokens, chars, width, height. A
-        caption is searched for the word; tags, names, keys and layers are compared whole: a part is `name:*cat*`.
+        Which pictures: `tags:cat and not tokens>75`; by tags, caption, name, key, layer, tokens, chars, width, height.
     layer
         Which text: caption, tags, existing, edited (default: the one that trainers are given).
     set_text
