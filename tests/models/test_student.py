@@ -27,7 +27,7 @@ from lightmill.models.student import (
 from lightmill.models.student_backbone import BackboneEncoder
 from lightmill.models.student_export import TOLERANCE, export_onnx
 from lightmill.models.student_heads import DeepHeads, FeatureProjection
-from lightmill.models.student_network import SIZES, Size, StudentNetwork, enlarged, enlarged_at, probabilities
+from lightmill.models.student_network import SIZES, Size, StudentNetwork, enlarged, enlarged_at, probabilities, spread
 from lightmill.ops.segment_metrics import confusion, map_of_logits, map_of_probabilities, scores
 from lightmill.train.label_losses import Seen, cross_entropy
 from lightmill.train.segment_losses import SegmentLoss, features, labels_at, total
@@ -123,10 +123,19 @@ def test_training_and_use_give_one_output() -> None:
 
 def test_pixels_that_training_looks_at_are_those_of_the_served_logits() -> None:
     """B4.1: a loss of other logits than those that are served. Every pixel, and at the edges too."""
-    coarse = pixels(2, 5, 6, 9)
+    coarse = pixels(2, 5, 6, 9).double().requires_grad_()
     for first in ((0, 0), (0, 1), (1, 0), (1, 1)):
         wanted = enlarged(coarse)[..., first[0] :: 2, first[1] :: 2]
-        torch.testing.assert_close(enlarged_at(coarse, first=first), wanted)
+        found = enlarged_at(coarse, first=first)
+        torch.testing.assert_close(found, wanted)
+        slope = torch.randn_like(wanted)
+        (theirs,), (ours,) = (torch.autograd.grad(each, coarse, slope) for each in (wanted, found))
+        torch.testing.assert_close(ours, theirs)
+
+
+def test_places_are_spread_as_torch_does() -> None:
+    maps = pixels(2, 12, 3, 5)
+    assert torch.equal(spread(maps, 2), F.pixel_shuffle(maps, 2))
 
 
 def test_heads_of_the_training_are_no_part_of_the_network() -> None:
