@@ -1,7 +1,8 @@
 """The pictures of the documents, made by the product itself from its sample material: docs/images/*.jpg and *.png.
 
-Two need what may not be there, and stay as they are without it: the report's picture, a browser (`chromium`); the masks
-of photographs, the photographs (`../shared/data/photos` beside the checkout; only their masks go into the picture).
+Four need what may not be there, and stay as they are without it: the report's picture, a browser (`chromium`); the
+masks of photographs, the photographs (`../shared/data/photos` beside the checkout; only their masks go into the
+picture); those of identify and train segment, the extra `train`: for each of them a network is trained.
 """
 
 import math
@@ -32,6 +33,7 @@ _TIME_S = 1.5
 def make_pictures() -> list[str]:
     """Returns what could not be made, in words."""
     from portrait_pictures import make_portrait_pictures
+    from training_pictures import make_training_pictures
 
     IMAGES.mkdir(exist_ok=True)
     with tempfile.TemporaryDirectory() as folder:
@@ -43,7 +45,7 @@ def make_pictures() -> list[str]:
         _masks(work, pano, mask)
         _zone_plates()
         _joined(work)
-        return [*_report(work), *make_portrait_pictures(work)]
+        return [*_report(work), *make_portrait_pictures(work), *make_training_pictures(work)]
 
 
 def _sample(work: Path) -> tuple[Image.Image, Image.Image]:

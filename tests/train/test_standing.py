@@ -1,6 +1,8 @@
 """`lightmill status`, `retry` and `report` on the OUT of a training."""
 
 import json
+import os
+import signal
 import subprocess
 import sys
 from collections.abc import Callable
@@ -65,6 +67,30 @@ def test_asking_takes_no_lock_away(tmp_path: Path) -> None:
             pass
     assert not RunLock.is_held(tmp_path)
     assert not RunLock.is_held(tmp_path / "nothing")
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="processes are not forked here")
+def test_a_reader_that_outlives_a_killed_training_holds_no_lock(tmp_path: Path) -> None:
+    """Else the same command would be refused until the readers notice that they are alone."""
+    code = (
+        "import os, sys, time; from pathlib import Path; from lightmill.engine.lock import RunLock\n"
+        "with RunLock(Path(sys.argv[1])):\n"
+        "    child = os.fork()\n"
+        "    if child == 0: time.sleep(60); os._exit(0)\n"
+        "    print(child, flush=True); time.sleep(60)\n"
+    )
+    with subprocess.Popen([sys.executable, "-c", code, str(tmp_path)], stdout=subprocess.PIPE, text=True) as training:
+        assert training.stdout is not None
+        reader = int(training.stdout.readline())
+        assert RunLock.is_held(tmp_path)
+        training.kill()
+        training.wait()
+        try:
+            os.kill(reader, 0)  # it is there still
+            with RunLock(tmp_path):
+                pass
+        finally:
+            os.kill(reader, signal.SIGKILL)
 
 
 def test_by_command_line(tmp_path: Path, lightmill_run: Callable[..., Any]) -> None:

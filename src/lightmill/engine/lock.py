@@ -5,11 +5,13 @@ import time
 from contextlib import suppress
 from pathlib import Path
 from typing import IO, Self
+from weakref import WeakSet
 
 from lightmill.engine.outputs import writing
 from lightmill.errors import OutputError
 
 _ASKED_S = 0.1
+_held: "WeakSet[RunLock]" = WeakSet()  # by this process
 
 
 class RunLock:
@@ -37,6 +39,7 @@ class RunLock:
                 + (f" (process {holder})" if holder else "")
                 + "; wait for it, or choose another OUT"
             ) from None
+        _held.add(self)
         with suppress(OSError):  # the number only helps the message above; on a full disk it is left out
             self._file.truncate(0)
             self._file.write(f"{os.getpid()}\n")
@@ -44,6 +47,7 @@ class RunLock:
         return self
 
     def __exit__(self, *exc: object) -> None:
+        _held.discard(self)
         if self._file:
             self._file.close()
 
@@ -58,6 +62,17 @@ class RunLock:
         except OSError:
             return True
         return False
+
+
+def _let_go() -> None:
+    """In a process that was forked from one that holds a lock: it is not to hold it any longer than that one."""
+    for lock in _held:
+        if lock._file:
+            lock._file.close()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_let_go)
 
 
 def _lock_soon(file: IO[str]) -> None:

@@ -42,6 +42,7 @@ from lightmill.recipes.training import (
 )
 from lightmill.train.checkpoints import STATE
 from lightmill.train.options import ReidOptions, ReidSettings
+from lightmill.train.threads import wait_patiently
 from lightmill.types import Size
 
 if TYPE_CHECKING:
@@ -112,9 +113,10 @@ class TrainReid(ReidSettings, Options):
 
     def run(self, input: Path | str, out: Path | str) -> TrainingEnded:
         """Train, or go on. Raises InputError, UsageError, ModelError, MissingExtra, OutputError, ChangedConfig."""
+        cv2.setNumThreads(1)  # before anything uses them: readers are forked from this process
+        wait_patiently()
         from lightmill.train.reid import fit
 
-        cv2.setNumThreads(1)  # before anything uses them: readers are forked from this process
         began, out = time.monotonic(), Path(out)
         pack = CropPack.open(Path(input))
         table = pack.table
