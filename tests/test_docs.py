@@ -171,7 +171,7 @@ def test_pictures_are_small_and_shown() -> None:
     shown = "\n".join(text_of(page) for page in PAGES)
     assert all(f"images/{image.name}" in shown for image in IMAGES)
     assert max(image.stat().st_size for image in IMAGES) < 150_000
-    assert sum(image.stat().st_size for image in IMAGES) < 1_000_000
+    assert sum(image.stat().st_size for image in IMAGES) < 1_250_000
 
 
 def test_every_key_of_the_progress_lines_is_explained() -> None:
