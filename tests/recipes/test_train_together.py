@@ -94,7 +94,7 @@ def test_stopped_and_gone_on_it_ends_as_if_it_had_not_been(
     assert "interrupted: the same command goes on" in ended.summary
     with (tmp_path / "epochs.csv").open() as file:
         assert len(file.readlines()) == 2
-    with pytest.raises(ChangedConfig, match="devices = 2, not 1"):
+    with pytest.raises(ChangedConfig, match="with --devices 2, not 1"):
         TrainSegment.from_values(STUDENT | {"devices": 1}).run(data, tmp_path)
     assert recipe.run(data, tmp_path).exit_code == 0
     for name in KEPT:
@@ -126,5 +126,5 @@ def test_an_embedder_by_two_processes(lightmill_run: LightmillRun, tmp_path: Pat
     assert (told["epochs"], told["steps"]) == (3, 15)
     assert read_config(tmp_path / "out" / "best").thresholds == told["thresholds"]
     resumed = TrainReid.from_values(options | {"devices": 1})
-    with pytest.raises(ChangedConfig, match="devices = 2, not 1"):
+    with pytest.raises(ChangedConfig, match="with --devices 2, not 1"):
         resumed.run(tmp_path / "crops", tmp_path / "out")

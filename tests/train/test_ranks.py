@@ -102,10 +102,13 @@ def test_they_end_with_the_process_that_was_started(tmp_path: Path, how: signal.
     """Ctrl-C, heard by that one alone; and where it is killed, so that it cannot end them."""
     script = tmp_path / "start.py"
     script.write_text(
+        "import signal\n"
         "from pathlib import Path\n"
         "from lightmill.train.ranks import together\n"
         "from tests.train.falls import Falls, wait_for_ever\n"
         'if __name__ == "__main__":\n'
+        # which is ignored where the suite runs in the background
+        "    signal.signal(signal.SIGINT, signal.default_int_handler)\n"
         f'    together(Falls(wait_for_ever, Path({str(tmp_path)!r})), ranks=2, device="cpu")\n'
     )
     env = checkout_env()
