@@ -526,7 +526,7 @@ def test_eight_pictures_are_learnt_by_heart(where: str, request: pytest.FixtureR
         names, steps = tuple("abcdefghijk"), 600
     else:
         images, labels = drawn_eight()
-        names, steps = tuple("abcde"), 100
+        names, steps = tuple("abcde"), 200
     made, batch = overfitted(images, labels, steps=steps, rate=0.02, classes=len(names))
     save_student(tmp_path / "best", made, config(names=names))
     with torch.inference_mode():
